@@ -1,0 +1,1 @@
+"""The tests of dwh_assets, laid out like the package itself."""
