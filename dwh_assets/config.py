@@ -1,0 +1,240 @@
+"""What a person declares: catalogs, table layout, schema evolution, and how a write behaves.
+
+One set of models serves notebooks (`IcebergWriterConfig`) and `defs.yaml` (the component reuses
+`TableLayout`), so an attribute means the same in both. Unknown attributes are refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from dwh_assets.errors import ConfigurationError
+
+CatalogKind = Literal["sql", "rest", "glue", "hive", "hadoop"]
+WriteMode = Literal["append", "overwrite", "upsert"]
+
+_TRANSFORM = re.compile(r"identity|year|month|day|hour|void|bucket\[[1-9]\d*\]|truncate\[[1-9]\d*\]")
+_ENVIRONMENT_REFERENCE = re.compile(r"\$\{(\w+)\}")
+
+
+class _Declared(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CatalogConfig(_Declared):
+    """One Iceberg catalog: its kind, where it is, and any further PyIceberg property.
+
+    Values may name environment variables as `${NAME}`; they are resolved when the catalog is
+    opened, so that no secret is ever held by a declaration.
+    """
+
+    name: str = Field(default="dwh", description="The catalog's name; a SQL catalog keys its rows by it.")
+    kind: CatalogKind = Field(default="sql", description="sql, rest, glue, hive or hadoop.")
+    uri: str | None = Field(
+        default=None, repr=False, description="Where the catalog answers, e.g. sqlite:///lake/catalog.db."
+    )
+    warehouse: str | None = Field(
+        default=None, description="Where tables are kept, e.g. file:///lake or s3://lake."
+    )
+    properties: dict[str, str] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Further PyIceberg properties; write secrets as ${NAME}.",
+    )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read the catalog from `DWH_CATALOG_*` and `DWH_WAREHOUSE`; the default is SQLite and local files."""
+        kind = os.environ.get("DWH_CATALOG_TYPE", "sql")
+        warehouse = os.environ.get("DWH_WAREHOUSE", "lakehouse")
+        if "://" not in warehouse:
+            warehouse = Path(warehouse).absolute().as_uri()
+        uri = os.environ.get("DWH_CATALOG_URI")
+        if uri is None and kind == "sql":
+            uri = f"sqlite:///{local_path(warehouse) / 'catalog.db'}"
+        return cls.model_validate({"kind": kind, "uri": uri, "warehouse": warehouse})
+
+    def resolved_properties(self) -> dict[str, str]:
+        """Return every PyIceberg property, with `${NAME}` replaced from the environment.
+
+        Raises `ConfigurationError` that names the variable when it is not set.
+        """
+        given = {"uri": self.uri, "warehouse": self.warehouse, **self.properties}
+        return {key: _resolve_environment(value, key) for key, value in given.items() if value is not None}
+
+
+def local_path(uri: str) -> Path:
+    """Return the local path of a `file:` URI or plain path; raise `ConfigurationError` for any other scheme."""
+    if uri.startswith("file:"):
+        return Path(re.sub(r"^file:(//)?", "", uri))
+    if "://" in uri:
+        raise ConfigurationError(
+            f"{uri!r} is not a local path, so the catalog database cannot be put beside it.",
+            remedy="Set DWH_CATALOG_URI to where the catalog is.",
+        )
+    return Path(uri).absolute()
+
+
+def _resolve_environment(value: str, attribute: str) -> str:
+    def replace(match: re.Match[str]) -> str:
+        found = os.environ.get(match[1])
+        if found is None:
+            raise ConfigurationError(
+                f"Catalog property {attribute!r} needs the environment variable {match[1]}, which is not set.",
+                remedy=f"Set {match[1]}, for example in .env.",
+            )
+        return found
+
+    return _ENVIRONMENT_REFERENCE.sub(replace, value)
+
+
+class PartitionBy(_Declared):
+    """One field of a partition spec."""
+
+    field: str = Field(description="The column that the partition value is made from.")
+    transform: str = Field(
+        default="identity",
+        description="identity, year, month, day, hour, bucket[n], truncate[w] or void.",
+    )
+
+    @field_validator("transform")
+    @classmethod
+    def _known_transform(cls, value: str) -> str:
+        if not _TRANSFORM.fullmatch(value):
+            raise ValueError(
+                f"{value!r} is not a transform: write identity, year, month, day, hour, "
+                "bucket[n], truncate[w] or void"
+            )
+        return value
+
+
+class ColumnDeclaration(_Declared):
+    """What is promised about one column, over what the data themselves say."""
+
+    description: str | None = Field(default=None, description="Kept as the Iceberg column's doc.")
+    type: str | None = Field(
+        default=None,
+        description="Iceberg type, e.g. int, decimal(10, 2), timestamptz; data are cast when every value survives.",
+    )
+    required: bool = Field(default=False, description="Refuse nulls.")
+
+
+class SortBy(_Declared):
+    """One field of a sort order."""
+
+    field: str = Field(description="The column to sort by.")
+    direction: Literal["asc", "desc"] = Field(default="asc", description="asc or desc.")
+    nulls: Literal["first", "last"] = Field(default="first", description="Where nulls go: first or last.")
+
+
+class SchemaEvolution(_Declared):
+    """What may happen to the table's columns when the data's differ."""
+
+    enabled: bool = Field(default=True, description="false refuses every difference.")
+    mode: Literal["strict", "permissive"] = Field(
+        default="strict",
+        description="strict adds nullable columns and widens types; permissive also fills missing columns "
+        "with null and casts where every value survives.",
+    )
+
+
+class TableLayout(_Declared):
+    """How one Iceberg table is laid out and written; the part that notebooks and YAML share."""
+
+    write_mode: WriteMode = Field(default="append", description="append, overwrite or upsert.")
+    key_columns: list[str] = Field(default_factory=list, description="Columns that identify a row.")
+    detect_unchanged: bool = Field(
+        default=True, description="Upsert leaves rows alone that equal the table's; false writes every match again."
+    )
+    null_keys: Literal["error", "match"] = Field(
+        default="error", description="A null in a key column of an upsert is an error, or matches a null."
+    )
+    on_duplicate: Literal["error", "first", "last"] = Field(
+        default="error",
+        description="What an upsert does when its data repeat a key: refuse, or keep the first or last row.",
+    )
+    duplicate_order: str | None = Field(
+        default=None, description="The column that orders rows of one key; unset: the order in which they arrive."
+    )
+    row_changes: Literal["merge-on-read", "copy-on-write"] = Field(
+        default="merge-on-read",
+        description="How rows leave a data file: marked by a delete file, or by writing the file again.",
+    )
+    columns: dict[str, ColumnDeclaration] = Field(
+        default_factory=dict,
+        description="Descriptions, types and constraints by column name; none is mandatory.",
+    )
+    partition_spec: list[PartitionBy] = Field(
+        default_factory=list, description="Iceberg partitioning, outermost field first."
+    )
+    sort_order: list[SortBy] = Field(
+        default_factory=list, description="Order of rows inside every written file."
+    )
+    schema_evolution: SchemaEvolution = Field(
+        default_factory=SchemaEvolution, description="What may happen to the columns when the data's differ."
+    )
+    table_properties: dict[str, str] = Field(
+        default_factory=dict, description="Iceberg table properties to set; others are never removed."
+    )
+    target_file_size_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+        default=128 << 20, description="Size of data files to aim at, in bytes (at least 1 MiB)."
+    )
+    format_version: Literal[2] = Field(
+        default=2, description="Iceberg format version; PyIceberg 0.12 can write version 2 only."
+    )
+
+
+class IcebergWriterConfig(TableLayout):
+    """Everything `IcebergWriter` needs to write one table.
+
+    `catalog` is a kind (`"sql"`) together with `catalog_config`'s properties, or a full `CatalogConfig`.
+    """
+
+    catalog: CatalogKind | CatalogConfig = Field(
+        default="sql", description="Kind of the catalog, or the catalog."
+    )
+    catalog_config: dict[str, str | SecretStr] = Field(
+        default_factory=dict, description="uri, warehouse and further properties, when `catalog` is a kind."
+    )
+    table: str = Field(description="namespace.table")
+    branch: str = Field(default="main", description="The branch that the write goes to.")
+    idempotency_key: str | None = Field(
+        default=None, description="A repeat with the same key returns the first write's result."
+    )
+
+    @field_validator("table")
+    @classmethod
+    def _qualified(cls, value: str) -> str:
+        if not all(part.strip() for part in value.split(".")) or "." not in value:
+            raise ValueError(f"{value!r} must be namespace.table")
+        return value
+
+    @model_validator(mode="after")
+    def _keys_for_upsert(self) -> Self:
+        if self.write_mode == "upsert" and not self.key_columns:
+            raise ValueError("write_mode upsert needs key_columns")
+        return self
+
+    @model_validator(mode="after")
+    def _one_catalog(self) -> Self:
+        if isinstance(self.catalog, CatalogConfig) and self.catalog_config:
+            raise ValueError("give catalog_config only when catalog is a kind such as 'sql'")
+        return self
+
+    def resolved_catalog(self) -> CatalogConfig:
+        """Return the catalog that `catalog` and `catalog_config` describe together."""
+        if isinstance(self.catalog, CatalogConfig):
+            return self.catalog
+        return catalog_from_properties(self.catalog, self.catalog_config)
+
+
+def catalog_from_properties(kind: CatalogKind, properties: dict[str, Any]) -> CatalogConfig:
+    """Sort a flat mapping of properties into a `CatalogConfig` of the given kind."""
+    plain = {k: v.get_secret_value() if isinstance(v, SecretStr) else str(v) for k, v in properties.items()}
+    known = {key: plain.pop(key) for key in ("name", "uri", "warehouse") if key in plain}
+    return CatalogConfig(kind=kind, properties=plain, **known)

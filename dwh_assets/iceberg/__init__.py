@@ -1,0 +1,1 @@
+"""One Iceberg table: catalogs, write, commit, scan, versions."""

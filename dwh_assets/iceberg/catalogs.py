@@ -1,0 +1,109 @@
+"""Open a catalog from its configuration, ready for several processes at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.catalog import load_catalog as load_pyiceberg_catalog
+from pyiceberg.exceptions import NamespaceAlreadyExistsError
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
+
+from dwh_assets.config import CatalogConfig, catalog_from_properties
+from dwh_assets.errors import ConfigurationError, UnavailableError
+
+_SQLITE_BUSY_SECONDS = 60
+
+
+def load_catalog(catalog: CatalogConfig | Mapping[str, Any] | str) -> Catalog:
+    """Open a catalog.
+
+    `catalog` is a `CatalogConfig`, a mapping of PyIceberg properties with the kind under `kind` or
+    `type`, or a name that PyIceberg's own configuration (`.pyiceberg.yaml`) knows.
+
+    Raises `ConfigurationError` for a wrong configuration and `UnavailableError` when it does not answer.
+    """
+    if isinstance(catalog, str):
+        return load_pyiceberg_catalog(catalog)
+    config = catalog if isinstance(catalog, CatalogConfig) else _from_mapping(catalog)
+    try:
+        return _open(config)
+    except (OperationalError, OSError) as error:
+        raise UnavailableError(
+            f"Catalog {config.name!r} ({config.kind}) does not answer: {_without_secrets(error)}.",
+            remedy="Check its uri, and that it is running and reachable.",
+        ) from None
+
+
+def ensure_namespace(catalog: Catalog, namespace: tuple[str, ...]) -> None:
+    """Create the namespace, and those above it, where missing."""
+    for depth in range(1, len(namespace) + 1):
+        if not catalog.namespace_exists(namespace[:depth]):
+            try:
+                catalog.create_namespace(namespace[:depth])
+            except (NamespaceAlreadyExistsError, sqlite3.IntegrityError):
+                continue
+
+
+def _from_mapping(properties: Mapping[str, Any]) -> CatalogConfig:
+    rest = dict(properties)
+    kind = rest.pop("kind", None) or rest.pop("type", None)
+    if kind is None:
+        raise ConfigurationError(
+            "The catalog's kind is missing.", remedy="Give kind: sql, rest, glue, hive or hadoop."
+        )
+    return catalog_from_properties(kind, rest)
+
+
+def _open(config: CatalogConfig) -> Catalog:
+    properties = config.resolved_properties()
+    if config.kind == "hadoop":
+        from dwh_assets.iceberg.hadoop_catalog import HadoopCatalog
+
+        return HadoopCatalog(config.name, **properties)
+    if config.kind == "sql":
+        properties["uri"] = _prepare_sqlite(properties.get("uri", ""))
+        return _first_open(config, properties)
+    return load_pyiceberg_catalog(config.name, type=config.kind, **properties)
+
+
+def _first_open(config: CatalogConfig, properties: dict[str, str]) -> Catalog:
+    """Open a SQL catalog; two processes may both find no tables, and one of them then creates them."""
+    try:
+        return load_pyiceberg_catalog(config.name, type="sql", **properties)
+    except OperationalError as error:
+        if "already exists" not in str(error):
+            raise
+        return load_pyiceberg_catalog(config.name, type="sql", **properties)
+
+
+def _prepare_sqlite(uri: str) -> str:
+    """Make the SQLite file fit for several writers: write-ahead log, and a wait for a busy lock."""
+    if not uri:
+        raise ConfigurationError(
+            "A sql catalog needs a uri.", remedy="For example sqlite:///lakehouse/catalog.db."
+        )
+    url = make_url(uri)
+    if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
+        return uri
+    _enable_write_ahead_log(url.database)
+    return url.update_query_dict({"timeout": str(_SQLITE_BUSY_SECONDS)}).render_as_string(hide_password=False)
+
+
+def _enable_write_ahead_log(database: str) -> None:
+    from pathlib import Path
+
+    Path(database).parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(database, timeout=_SQLITE_BUSY_SECONDS)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+    finally:
+        connection.close()
+
+
+def _without_secrets(error: Exception) -> str:
+    """Return an error's first line only: drivers put connection strings into the later ones."""
+    return str(getattr(error, "orig", error)).splitlines()[0]

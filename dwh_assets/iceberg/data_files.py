@@ -1,0 +1,150 @@
+"""Parquet data files: written through the table's FileIO, described with Iceberg's statistics."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import count
+from typing import IO, Any, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import TableProperties
+from pyiceberg.table.locations import LocationProvider
+from pyiceberg.table.sorting import SortOrder
+from pyiceberg.typedef import Record
+from pyiceberg.utils.properties import property_as_bool, property_as_int
+
+from dwh_assets.iceberg.arrow_types import arrow_schema
+from dwh_assets.iceberg.file_metrics import MetricsPlan
+
+
+@dataclass
+class FileTarget:
+    """Where one write's data files go and what they look like. Safe to share between threads."""
+
+    io: FileIO
+    locations: LocationProvider
+    schema: Schema
+    spec: PartitionSpec
+    sort_order: SortOrder
+    properties: dict[str, str]
+    file_size: int
+    write_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def __post_init__(self) -> None:
+        self._numbers = count()
+        self._lock = threading.Lock()
+
+    @cached_property
+    def arrow_schema(self) -> pa.Schema:
+        """The table's columns as Arrow, each with its field id."""
+        return arrow_schema(self.schema)
+
+    @cached_property
+    def metrics_plan(self) -> MetricsPlan:
+        """Which metrics to keep for which column, from the table's metrics properties."""
+        return MetricsPlan(self.schema, self.properties)
+
+    @cached_property
+    def parquet_options(self) -> dict[str, Any]:
+        """`pyarrow.parquet.ParquetWriter` options from the table's `write.parquet.*` properties."""
+        return _parquet_options(self.properties)
+
+    @cached_property
+    def row_group_rows(self) -> int:
+        """Rows in a full row group."""
+        return self._integer(
+            TableProperties.PARQUET_ROW_GROUP_LIMIT, TableProperties.PARQUET_ROW_GROUP_LIMIT_DEFAULT
+        )
+
+    def _integer(self, name: str, default: int) -> int:
+        return property_as_int(self.properties, name, default) or default
+
+    def new_path(self, partition: Record) -> str:
+        """Return a fresh location for a data file of this partition."""
+        with self._lock:
+            number = next(self._numbers)
+        name = f"{number:05d}-{self.write_id}.parquet"
+        with_partition = property_as_bool(
+            self.properties,
+            TableProperties.WRITE_OBJECT_STORE_PARTITIONED_PATHS,
+            TableProperties.WRITE_OBJECT_STORE_PARTITIONED_PATHS_DEFAULT,
+        )
+        if not self.spec.is_unpartitioned() and with_partition:
+            name = f"{self.spec.partition_to_path(partition, self.schema)}/{name}"
+        return self.locations.new_data_location(name)
+
+
+def _parquet_options(properties: dict[str, str]) -> dict[str, Any]:
+    p = TableProperties
+    codec = properties.get(p.PARQUET_COMPRESSION, p.PARQUET_COMPRESSION_DEFAULT)
+    level = property_as_int(properties, p.PARQUET_COMPRESSION_LEVEL, p.PARQUET_COMPRESSION_LEVEL_DEFAULT)
+    return {
+        "compression": "none" if codec == "uncompressed" else codec,
+        "compression_level": level,
+        "data_page_size": property_as_int(
+            properties, p.PARQUET_PAGE_SIZE_BYTES, p.PARQUET_PAGE_SIZE_BYTES_DEFAULT
+        ),
+        "dictionary_pagesize_limit": property_as_int(
+            properties, p.PARQUET_DICT_SIZE_BYTES, p.PARQUET_DICT_SIZE_BYTES_DEFAULT
+        ),
+        "store_decimal_as_integer": True,
+    }
+
+
+class OpenDataFile:
+    """One Parquet file being written. Not safe to share between threads."""
+
+    def __init__(self, target: FileTarget, partition: Record) -> None:
+        self.path = target.new_path(partition)
+        self._target = target
+        self._partition = partition
+        self._output = target.io.new_output(self.path)
+        self._stream = self._output.create(overwrite=True)
+        self._writer = pq.ParquetWriter(
+            cast("IO[bytes]", self._stream), target.arrow_schema, **target.parquet_options
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far, row groups that are complete."""
+        return self._stream.tell()
+
+    def write(self, rows: pa.Table) -> None:
+        """Add rows, in row groups of at most the table's row-group limit."""
+        self._writer.write_table(rows, row_group_size=self._target.row_group_rows)
+
+    def close(self) -> DataFile:
+        """Finish the file and describe it as Iceberg does."""
+        self._writer.close()
+        size = self.size
+        self._stream.close()
+        target = self._target
+        data_file = DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=self.path,
+            file_format=FileFormat.PARQUET,
+            partition=self._partition,
+            file_size_in_bytes=size,
+            sort_order_id=None if target.sort_order.is_unsorted else target.sort_order.order_id,
+            equality_ids=None,
+            key_metadata=None,
+            **target.metrics_plan.metrics(self._writer.writer.metadata),
+        )
+        data_file.spec_id = target.spec.spec_id
+        return data_file
+
+    def abort(self) -> None:
+        """Close and delete the unfinished file."""
+        try:
+            self._writer.close()
+            self._stream.close()
+        finally:
+            self._target.io.delete(self.path)

@@ -1,0 +1,182 @@
+"""What a declaration means for a table: make it, or how schema, spec, sort order and properties change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.sorting import NullOrder, SortDirection, SortField, SortOrder
+from pyiceberg.transforms import IdentityTransform, Transform, parse_transform
+
+from dwh_assets.config import PartitionBy, TableLayout
+from dwh_assets.errors import ConfigurationError
+from dwh_assets.iceberg.catalogs import ensure_namespace
+from dwh_assets.iceberg.schema_evolution import decide, declare
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Schema, spec and sort order that a table has after a write, and what of them is new."""
+
+    schema: Schema
+    spec: PartitionSpec
+    sort_order: SortOrder
+    changes: tuple[str, ...] = ()
+
+    def same_files(self, other: Shape) -> bool:
+        """Tell whether data files written for the other shape fit this one as they are."""
+        same_columns = other.schema.as_struct() == self.schema.as_struct()
+        return same_columns and self.spec == other.spec and self.sort_order == other.sort_order
+
+
+def find_table(catalog: Catalog, name: str) -> Table | None:
+    """Load a table, or return None where there is none."""
+    try:
+        return catalog.load_table(name)
+    except NoSuchTableError:
+        return None
+
+
+def create_table(catalog: Catalog, name: str, layout: TableLayout, arrow: pa.Schema) -> Table:
+    """Create an empty table for the data's columns as declared, and its namespace where missing."""
+    schema = declare(arrow, layout.columns, layout.key_columns, name)
+    identifier = tuple(name.split("."))
+    ensure_namespace(catalog, identifier[:-1])
+    try:
+        return catalog.create_table(
+            identifier,
+            schema,
+            partition_spec=_new_spec(layout, schema, name),
+            sort_order=_sort_order(layout, schema, name, order_id=1),
+            properties={"format-version": str(layout.format_version), **layout.table_properties},
+        )
+    except TableAlreadyExistsError:
+        return catalog.load_table(identifier)
+
+
+def decide_shape(metadata: TableMetadata, layout: TableLayout, arrow: pa.Schema, name: str) -> Shape:
+    """Return the shape that the table has to have for these data under this declaration.
+
+    A declaration without partition_spec or sort_order leaves the table's as it is.
+    Raises `SchemaError` or `ConfigurationError` for what is not allowed.
+    """
+    decision = decide(
+        metadata.schema(),
+        arrow,
+        layout.schema_evolution,
+        name,
+        last_column_id=metadata.last_column_id,
+        declared=layout.columns,
+    )
+    spec = _evolved_spec(metadata, layout, decision.schema, name)
+    order = _evolved_order(metadata, layout, decision.schema, name)
+    changes = [*decision.changes]
+    if spec.spec_id != metadata.default_spec_id:
+        changes.append(f"partitioned by {_spec_text(spec, decision.schema)}")
+    if order.order_id != metadata.default_sort_order_id:
+        changes.append("changed the sort order")
+    return Shape(decision.schema, spec, order, tuple(changes))
+
+
+def _new_spec(layout: TableLayout, schema: Schema, table: str) -> PartitionSpec:
+    fields = [
+        PartitionField(
+            source_id=_source_id(schema, by.field, table),
+            field_id=PARTITION_FIELD_ID_START + position,
+            transform=_transform(by, schema, table),
+            name=_partition_name(by),
+        )
+        for position, by in enumerate(layout.partition_spec)
+    ]
+    return PartitionSpec(*fields)
+
+
+def _evolved_spec(metadata: TableMetadata, layout: TableLayout, schema: Schema, table: str) -> PartitionSpec:
+    if not layout.partition_spec:
+        return metadata.spec()
+    wanted = _new_spec(layout, schema, table).fields
+    for spec in [metadata.spec(), *metadata.partition_specs]:
+        if [_meaning(f) for f in spec.fields] == [_meaning(f) for f in wanted]:
+            return spec
+    known = {_meaning(f): f for spec in metadata.partition_specs for f in spec.fields}
+    next_id = max(metadata.last_partition_id or 0, PARTITION_FIELD_ID_START - 1) + 1
+    fields = []
+    for new in wanted:
+        if _meaning(new) in known:
+            fields.append(known[_meaning(new)])
+        else:
+            fields.append(new.model_copy(update={"field_id": next_id}))
+            next_id += 1
+    return PartitionSpec(*fields, spec_id=max(spec.spec_id for spec in metadata.partition_specs) + 1)
+
+
+def _meaning(field: PartitionField) -> tuple[int, str]:
+    return field.source_id, str(field.transform)
+
+
+def _evolved_order(metadata: TableMetadata, layout: TableLayout, schema: Schema, table: str) -> SortOrder:
+    current = metadata.sort_order_by_id(metadata.default_sort_order_id) or SortOrder(order_id=0)
+    if not layout.sort_order:
+        return current
+    wanted = _sort_order(layout, schema, table, order_id=0)
+    for order in [current, *metadata.sort_orders]:
+        if order.fields == wanted.fields:
+            return order
+    return wanted.model_copy(update={"order_id": max(o.order_id for o in metadata.sort_orders) + 1})
+
+
+def _sort_order(layout: TableLayout, schema: Schema, table: str, *, order_id: int) -> SortOrder:
+    fields = [
+        SortField(
+            source_id=_source_id(schema, by.field, table),
+            transform=IdentityTransform(),
+            direction=SortDirection(by.direction),
+            null_order=NullOrder(f"nulls-{by.nulls}"),
+        )
+        for by in layout.sort_order
+    ]
+    return SortOrder(*fields, order_id=order_id) if fields else SortOrder(order_id=0)
+
+
+def _source_id(schema: Schema, column: str, table: str) -> int:
+    try:
+        field = schema.find_field(column)
+    except ValueError:
+        raise ConfigurationError(
+            f"{table}: there is no column {column!r} to partition or sort by.",
+            remedy=f"The columns are {', '.join(schema.column_names)}.",
+        ) from None
+    if not field.field_type.is_primitive:
+        raise ConfigurationError(
+            f"{table}: column {column!r} is {field.field_type}; only a primitive can be partitioned or sorted by."
+        )
+    return field.field_id
+
+
+def _transform(by: PartitionBy, schema: Schema, table: str) -> Transform[object, object]:
+    transform: Transform[object, object] = parse_transform(by.transform)
+    source = schema.find_field(by.field).field_type
+    if not transform.can_transform(source):
+        raise ConfigurationError(
+            f"{table}: {by.transform} cannot be applied to column {by.field!r} of type {source}.",
+            remedy="Use a transform that fits the type, for example identity, or bucket[16].",
+        )
+    return transform
+
+
+def _partition_name(by: PartitionBy) -> str:
+    """Name the partition field as Spark does: the column for identity, else column_transform."""
+    suffix = by.transform.split("[")[0]
+    shortened = {"truncate": "trunc", "void": "null"}.get(suffix, suffix)
+    return by.field if by.transform == "identity" else f"{by.field}_{shortened}"
+
+
+def _spec_text(spec: PartitionSpec, schema: Schema) -> str:
+    parts = [f"{f.transform}({schema.find_column_name(f.source_id)})" for f in spec.fields]
+    return ", ".join(parts) or "nothing"

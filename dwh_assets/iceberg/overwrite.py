@@ -1,0 +1,116 @@
+"""Which files an overwrite takes away: whole ones by metadata alone, others written again without the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.io.pyarrow import ArrowScan
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import FileScanTask, Table
+
+from dwh_assets.iceberg.arrow_types import align
+from dwh_assets.iceberg.data_files import FileTarget
+from dwh_assets.iceberg.layout import TableFilesWriter
+from dwh_assets.iceberg.modes import Planned, delete_unused
+from dwh_assets.iceberg.position_deletes import PATH_ID
+from dwh_assets.iceberg.scan import matches
+
+
+@dataclass
+class _Rewrite:
+    """One data file without the rows that match; no files when no row matched."""
+
+    kept_files: list[DataFile]
+    rows_deleted: int
+
+
+@dataclass
+class Overwrite:
+    """Replaces all rows that match `where` by the rows of `files`.
+
+    A file whose partition lies wholly inside the filter goes without being read. One that may hold
+    other rows is read and its other rows are written again; the work is remembered, so that a retry
+    of the commit repeats only what other writers changed.
+    """
+
+    target: FileTarget
+    files: list[DataFile]
+    where: BooleanExpression
+    _rewrites: dict[tuple[str, frozenset[str]], _Rewrite] = field(default_factory=dict)
+
+    def plan(self, table: Table, branch: str) -> Planned:
+        """Take away what matches on the branch, as it now is, and add the files."""
+        removed: list[DataFile] = []
+        added = list(self.files)
+        rows = 0
+        for task in self._tasks(table, branch):
+            if task.residual == AlwaysTrue():
+                removed += [task.file, *deletes_of(task)]
+                rows += _live_rows(table, task)
+                continue
+            rewrite = self._rewrite(table, task)
+            if rewrite.rows_deleted:
+                removed += [task.file, *deletes_of(task)]
+                added += rewrite.kept_files
+                rows += rewrite.rows_deleted
+        return Planned(
+            added=tuple(added),
+            removed=tuple(removed),
+            rows_inserted=sum(file.record_count for file in self.files),
+            rows_deleted=rows,
+        )
+
+    def discard(self, used: Sequence[DataFile]) -> None:
+        """Delete what was written and is not used."""
+        rewritten = [file for rewrite in self._rewrites.values() for file in rewrite.kept_files]
+        delete_unused(self.target, [*self.files, *rewritten], used)
+
+    def _tasks(self, table: Table, branch: str) -> Iterable[FileScanTask]:
+        head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
+        return table.scan(row_filter=self.where, snapshot_id=head.snapshot_id).plan_files() if head else []
+
+    def _rewrite(self, table: Table, task: FileScanTask) -> _Rewrite:
+        key = (task.file.file_path, frozenset(delete.file_path for delete in task.delete_files))
+        if key not in self._rewrites:
+            self._rewrites[key] = self._write_kept(table, task)
+        return self._rewrites[key]
+
+    def _write_kept(self, table: Table, task: FileScanTask) -> _Rewrite:
+        schema = table.schema()
+        gone = matches(schema, self.where)
+        writer = TableFilesWriter(self.target)
+        kept = total = 0
+        try:
+            scan = ArrowScan(table.metadata, table.io, schema, AlwaysTrue())
+            for batch in scan.to_record_batches([task]):
+                rows = pa.Table.from_batches([batch])
+                stays = rows.filter(~gone)
+                total += rows.num_rows
+                kept += stays.num_rows
+                for part in stays.to_batches():
+                    writer.write(align(part, self.target.arrow_schema, ".".join(table.name())))
+        except BaseException:
+            writer.abort()
+            raise
+        if kept == total:
+            writer.abort()
+            return _Rewrite([], 0)
+        return _Rewrite(writer.close(), total - kept)
+
+
+def deletes_of(task: FileScanTask) -> list[DataFile]:
+    """Return the delete files that concern this data file alone: without it they have no target."""
+    bounds = ((file, file.lower_bounds or {}, file.upper_bounds or {}) for file in task.delete_files)
+    own_path = task.file.file_path.encode()
+    return [file for file, low, high in bounds if low.get(PATH_ID) == high.get(PATH_ID) == own_path]
+
+
+def _live_rows(table: Table, task: FileScanTask) -> int:
+    """Return the rows of a file that are not deleted; the file is read only if deletes apply to it."""
+    if not task.delete_files:
+        return task.file.record_count
+    scan = ArrowScan(table.metadata, table.io, table.schema().select(), AlwaysTrue())
+    return sum(batch.num_rows for batch in scan.to_record_batches([task]))

@@ -1,0 +1,184 @@
+"""The rows that an upsert or merge brings: held where DuckDB can join them, in memory or spilled to disk."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain
+from pathlib import Path
+from typing import Any, Self
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from dwh_assets.config import TableLayout
+from dwh_assets.errors import DataError
+from dwh_assets.iceberg.sql import quote_identifier
+
+ROW = "_row"
+_IN_MEMORY_BYTES = 256 << 20
+_MEMORY_LIMIT = "512MB"
+_BATCH_ROWS = 122_880
+_SAMPLE = 5
+
+
+class SourceRows:
+    """Rows by number (`_row`) in the DuckDB relation `source`. Use as a context manager.
+
+    A small source stays an Arrow table; a larger one becomes a DuckDB table that spills to a temporary
+    folder, so that memory stays bounded.
+    """
+
+    def __init__(self, reader: pa.RecordBatchReader, layout: TableLayout, table: str) -> None:
+        self._resources = ExitStack()
+        self._keys_sql = [quote_identifier(key) for key in layout.key_columns]
+        self._nulls_match = layout.null_keys == "match"
+        self._table = table
+        self._rows: pa.Table | None = None
+        folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="dwh-")))
+        self.connection = self._resources.enter_context(duckdb.connect(str(folder / "source.duckdb")))
+        self.connection.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
+        self.connection.execute("SET temp_directory = ?", [str(folder)])
+        self.connection.execute("SET preserve_insertion_order = false")
+        try:
+            self._load(reader)
+            if not self._nulls_match:
+                self._require_keys()
+            if layout.on_duplicate == "error":
+                self._require_unique_keys()
+            else:
+                self._keep_one(layout.on_duplicate, layout.duplicate_order)
+        except BaseException:
+            self._resources.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._resources.close()
+
+    def _load(self, reader: pa.RecordBatchReader) -> None:
+        first: list[pa.RecordBatch] = []
+        size = 0
+        for batch in reader:
+            first.append(batch)
+            size += batch.nbytes
+            if size > _IN_MEMORY_BYTES:
+                self._spill(reader.schema, chain(first, reader))
+                return
+        self._hold(pa.Table.from_batches(first, reader.schema))
+
+    def _hold(self, rows: pa.Table) -> None:
+        self._rows = rows
+        self.connection.register("source", rows.append_column(ROW, pa.array(np.arange(rows.num_rows))))
+
+    def _spill(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+        numbered = schema.append(pa.field(ROW, pa.int64()))
+        arriving = pa.RecordBatchReader.from_batches(numbered, _numbered(batches, numbered))
+        self.connection.register("arriving", arriving)
+        self.connection.execute("CREATE TABLE source AS SELECT * FROM arriving")
+        self.connection.unregister("arriving")
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return int((self.connection.execute("SELECT count(*) FROM source").fetchone() or (0,))[0])
+
+    @property
+    def equality_sql(self) -> str:
+        """How keys are compared: nulls only where they may stand for a value."""
+        return "IS NOT DISTINCT FROM" if self._nulls_match else "="
+
+    def key_range(self, key: str) -> tuple[Any, Any]:
+        """Return the least and the greatest value of a key column, None where it may be null."""
+        key_sql = quote_identifier(key)
+        range_sql = f"SELECT min({key_sql}), max({key_sql}), count(*) - count({key_sql}) FROM source"
+        low, high, nulls = self.connection.execute(range_sql).fetchone() or (None, None, 0)
+        return (None, None) if nulls else (low, high)
+
+    def sorted_values(self, key: str) -> npt.NDArray[np.int64]:
+        """Return the distinct values of an integer key column in order."""
+        key_sql = quote_identifier(key)
+        values_sql = f"SELECT DISTINCT {key_sql}::BIGINT AS value FROM source WHERE {key_sql} IS NOT NULL"
+        values = self.connection.execute(values_sql).to_arrow_table()["value"].to_numpy()
+        return np.sort(values)
+
+    def _require_unique_keys(self) -> None:
+        """Raise `DataError` that shows some of the keys which occur more than once."""
+        keys_sql = ", ".join(self._keys_sql)
+        unique_sql = f"SELECT count(*), count(DISTINCT ({keys_sql})) FROM source"
+        total, unique = self.connection.execute(unique_sql).fetchone() or (0, 0)
+        if total == unique:
+            return
+        sample_sql = f"SELECT {keys_sql}, count(*) AS times FROM source GROUP BY {keys_sql} HAVING count(*) > 1 LIMIT ?"
+        sample = self.connection.execute(sample_sql, [_SAMPLE]).fetchall()
+        shown = "; ".join(f"{row[:-1] if len(row) > 2 else row[0]} {row[-1]} times" for row in sample)
+        raise DataError(
+            f"{self._table}: {total - unique} rows of the data repeat a key: {shown}.",
+            remedy="Give each key once, or set on_duplicate to first or last.",
+        )
+
+    def _require_keys(self) -> None:
+        """Raise `DataError` when a key column holds a null."""
+        for key_sql in self._keys_sql:
+            null_sql = f"SELECT count(*) FROM source WHERE {key_sql} IS NULL"
+            nulls = (self.connection.execute(null_sql).fetchone() or (0,))[0]
+            if nulls:
+                raise DataError(
+                    f"{self._table}: key column {key_sql} is null in {nulls} rows of the data.",
+                    remedy="Fill the key, or set null_keys: match to treat nulls as equal.",
+                )
+
+    def _keep_one(self, which: str, order: str | None) -> None:
+        """Keep of each key the first or last row by the order column, or by arrival."""
+        keys_sql = ", ".join(self._keys_sql)
+        row_sql = quote_identifier(ROW)
+        direction_sql = "DESC" if which == "last" else "ASC"
+        order_sql = f"{quote_identifier(order)} {direction_sql} NULLS LAST, " if order else ""
+        kept_sql = (
+            f"SELECT * FROM source QUALIFY row_number() OVER"
+            f" (PARTITION BY {keys_sql} ORDER BY {order_sql}{row_sql} {direction_sql}) = 1"
+        )
+        if self._rows is None:
+            self.connection.execute(f"CREATE TABLE kept AS {kept_sql}")
+            self.connection.execute("DROP TABLE source")
+            self.connection.execute("ALTER TABLE kept RENAME TO source")
+            return
+        numbers = self.connection.execute(
+            f"SELECT {row_sql} FROM ({kept_sql}) ORDER BY ALL"
+        ).to_arrow_table()[ROW]
+        self.connection.unregister("source")
+        self._hold(self._rows.take(numbers))
+
+    def batches(self, without: pa.Array | None = None) -> Iterator[pa.RecordBatch]:
+        """Stream the rows, without those whose numbers are in `without`."""
+        if self._rows is not None:
+            yield from _without(self._rows, without).to_batches(_BATCH_ROWS)
+            return
+        self.connection.register(
+            "unwanted", pa.table({ROW: pa.array([], pa.int64()) if without is None else without})
+        )
+        row_sql = quote_identifier(ROW)
+        kept_sql = f"SELECT * EXCLUDE ({row_sql}) FROM source ANTI JOIN unwanted USING ({row_sql})"
+        yield from self.connection.execute(kept_sql).to_arrow_reader(_BATCH_ROWS)
+
+
+def _numbered(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Append the row number to each batch."""
+    start = 0
+    for batch in batches:
+        numbers = pa.array(np.arange(start, start + batch.num_rows))
+        yield pa.RecordBatch.from_arrays([*batch.columns, numbers], schema=schema)
+        start += batch.num_rows
+
+
+def _without(rows: pa.Table, numbers: pa.Array | None) -> pa.Table:
+    if numbers is None or not len(numbers):
+        return rows
+    kept = np.ones(rows.num_rows, bool)
+    kept[numbers.to_numpy()] = False
+    return rows.filter(pa.array(kept))

@@ -1,0 +1,85 @@
+"""Anything that holds rows, as one stream of Arrow batches.
+
+Accepted: Arrow tables, batches, readers, datasets and iterators of batches; pandas and polars frames
+(lazy ones are streamed); DuckDB relations; PyIceberg scans. Nothing is collected that can be streamed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from dwh_assets.errors import DataError
+
+_BATCH_ROWS = 122_880
+
+
+def as_reader(data: Any) -> pa.RecordBatchReader:
+    """Return `data` as a `pyarrow.RecordBatchReader`; it can be read once.
+
+    Raises `DataError` for a type that holds no rows.
+    """
+    if isinstance(data, pa.RecordBatchReader):
+        return data
+    if isinstance(data, pa.RecordBatch):
+        return pa.RecordBatchReader.from_batches(data.schema, [data])
+    if isinstance(data, pa.Table):
+        return data.to_reader(max_chunksize=_BATCH_ROWS)
+    if isinstance(data, ds.Dataset):
+        return ds.Scanner.from_dataset(data).to_reader()
+    return _from_library(data)
+
+
+def _from_library(data: Any) -> pa.RecordBatchReader:
+    """Recognise frames by their module, so that no library is imported for the sake of a check."""
+    library = type(data).__module__.split(".")[0]
+    if library == "pandas":
+        return (
+            pa.Table.from_pandas(data, preserve_index=False).replace_schema_metadata().to_reader(_BATCH_ROWS)
+        )
+    if library == "polars":
+        return _from_polars(data)
+    if library in ("duckdb", "_duckdb"):
+        return _from_duckdb(data)
+    if library == "pyiceberg" and hasattr(data, "to_arrow_batch_reader"):
+        return data.to_arrow_batch_reader()
+    if hasattr(data, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(data)
+    if isinstance(data, Iterable) and not isinstance(data, str | bytes | dict):
+        return _from_batches(iter(data))
+    raise DataError(
+        f"{type(data).__name__} is not tabular data.",
+        remedy="Give an Arrow table or reader, a pandas or polars frame, a DuckDB relation or a PyIceberg scan.",
+    )
+
+
+def _from_polars(data: Any) -> pa.RecordBatchReader:
+    if not hasattr(data, "collect_batches"):
+        return pa.RecordBatchReader.from_stream(data)
+    schema = data.collect_schema().to_frame().to_arrow().schema
+    batches = (batch for frame in data.collect_batches() for batch in frame.to_arrow().to_batches())
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _from_duckdb(data: Any) -> pa.RecordBatchReader:
+    reader: pa.RecordBatchReader = data.to_arrow_reader(_BATCH_ROWS)
+    return reader
+
+
+def _from_batches(batches: Iterator[Any]) -> pa.RecordBatchReader:
+    first = next(batches, None)
+    if not isinstance(first, pa.RecordBatch | pa.Table):
+        raise DataError(
+            f"An iterator must yield Arrow batches; the first item is {type(first).__name__}.",
+            remedy="Yield at least one pyarrow.RecordBatch: it tells the columns.",
+        )
+    return pa.RecordBatchReader.from_batches(first.schema, _flat(chain([first], batches)))
+
+
+def _flat(items: Iterable[Any]) -> Iterator[pa.RecordBatch]:
+    for item in items:
+        yield from item.to_batches() if isinstance(item, pa.Table) else [item]

@@ -1,0 +1,33 @@
+"""Which version of a table is which: the logical snapshot, and a branch's ancestors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
+
+LOGICAL_SNAPSHOT_KEY = "dwh.logical-snapshot-id"
+
+
+def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
+    """Return the id of the newest snapshot, from `snapshot` backwards, that changed rows.
+
+    Compaction makes replace snapshots, which leave every row as it was. Ours name the logical snapshot
+    in their summary, so that it is known even after the parents have expired; another engine's are seen
+    through by walking to the first parent that is not a replace, as far as parents are kept.
+    """
+    newest = snapshot
+    for ancestor in ancestors_of(snapshot, metadata):
+        newest = ancestor
+        if ancestor.summary is None or ancestor.summary.operation != Operation.REPLACE:
+            break
+        recorded = ancestor.summary.additional_properties.get(LOGICAL_SNAPSHOT_KEY)
+        if recorded is not None:
+            return int(recorded)
+    return newest.snapshot_id
+
+
+def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
+    """Yield the branch's snapshots from its head backwards, as far as they are kept."""
+    return iter(ancestors_of(metadata.snapshot_by_name(branch), metadata))

@@ -1,0 +1,325 @@
+"""Write Arrow data to an Iceberg table: one write is one snapshot.
+
+    writer = IcebergWriter(IcebergWriterConfig(
+        catalog="sql", catalog_config={"uri": "sqlite:///cat.db", "warehouse": "file:///lake"},
+        table="sales.orders"))
+    result = writer.write(arrow_table)
+
+The way through: source -> columns decided and aligned -> laid out by partition -> Parquet files ->
+one commit that carries the schema change, the files and the summary together.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.table import Table
+from pyiceberg.table.snapshots import Operation, Snapshot
+
+from dwh_assets.config import IcebergWriterConfig
+from dwh_assets.errors import CommitUnknownError, ConflictError, DataError
+from dwh_assets.iceberg.arrow_types import align
+from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.iceberg.commit import Change, Committed, commit
+from dwh_assets.iceberg.data_files import FileTarget
+from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, find_table
+from dwh_assets.iceberg.layout import write_batches
+from dwh_assets.iceberg.modes import (
+    ROWS_DELETED,
+    ROWS_INSERTED,
+    ROWS_UNCHANGED,
+    ROWS_UPDATED,
+    Append,
+    Mode,
+    Planned,
+)
+from dwh_assets.iceberg.overwrite import Overwrite
+from dwh_assets.iceberg.scan import filter_expression, matches
+from dwh_assets.iceberg.source_rows import SourceRows
+from dwh_assets.iceberg.sources import as_reader
+from dwh_assets.iceberg.upsert import Upsert
+from dwh_assets.iceberg.versions import branch_history, logical_snapshot_id
+
+IDEMPOTENCY_KEY = "dwh.idempotency-key"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WriteResult:
+    """What a write did. Ids are None only for a table that has no snapshot on the branch."""
+
+    table: str
+    operation: str
+    snapshot_id: int | None
+    parent_snapshot_id: int | None
+    logical_snapshot_id: int | None
+    rows_written: int
+    rows_inserted: int
+    rows_updated: int
+    rows_deleted: int
+    rows_unchanged: int
+    files_added: int
+    files_removed: int
+    delete_files_added: int
+    bytes_added: int
+    bytes_removed: int
+    total_rows: int
+    total_files: int
+    total_bytes: int
+    manifest_list: str | None
+    table_location: str
+    schema_changes: tuple[str, ...] = ()
+    attempts: int = 0
+    repeated: bool = False
+    seconds: float = 0.0
+
+    @property
+    def files_written(self) -> int:
+        """Data files that this write added; another name for `files_added`."""
+        return self.files_added
+
+    @property
+    def changed(self) -> bool:
+        """Whether this write made a snapshot."""
+        return self.attempts > 0
+
+
+class IcebergWriter:
+    """Writes one table as its configuration says. Safe to use from many processes at once."""
+
+    def __init__(self, config: IcebergWriterConfig, *, catalog: Catalog | None = None) -> None:
+        self.config = config
+        self.catalog = catalog or load_catalog(config.resolved_catalog())
+
+    def write(
+        self,
+        data: Any,
+        *,
+        where: str | BooleanExpression | None = None,
+        summary: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> WriteResult:
+        """Write `data` (see `sources.as_reader` for what may be given) as one snapshot.
+
+        In overwrite mode the rows that match `where` (default: all) are replaced by the data, which must
+        match it themselves; no other row is touched. `summary` entries are kept in the snapshot's summary.
+        A repeat with the same `idempotency_key` writes nothing and returns what the first write did.
+        A write that changes nothing makes no snapshot, except for a table that has none yet.
+
+        Raises `SchemaError`, `DataError` and `ConfigurationError` before anything has changed,
+        `ConflictError` when other commits were always faster, and `CommitUnknownError`.
+        """
+        key = idempotency_key or self.config.idempotency_key
+        existing = find_table(self.catalog, self.config.table)
+        if existing is not None and key is not None:
+            first = self._written_before(existing, key)
+            if first is not None:
+                return first
+        reader = as_reader(data)
+        table = existing or create_table(self.catalog, self.config.table, self.config, reader.schema)
+        return _Write(
+            self, table, reader, where, {**(summary or {}), **({IDEMPOTENCY_KEY: key} if key else {})}
+        ).run()
+
+    def _written_before(self, table: Table, key: str) -> WriteResult | None:
+        """Look for the key among the branch's own ancestors: a write that was rolled back is not done."""
+        for snapshot in branch_history(table.metadata, self.config.branch):
+            if snapshot.summary and snapshot.summary.additional_properties.get(IDEMPOTENCY_KEY) == key:
+                return replace(result_of(table, snapshot, made=True), repeated=True)
+        return None
+
+
+class _Write:
+    """One run of `IcebergWriter.write`: decide the shape, then plan and commit until it holds."""
+
+    def __init__(
+        self,
+        writer: IcebergWriter,
+        table: Table,
+        reader: pa.RecordBatchReader,
+        where: str | BooleanExpression | None,
+        summary: dict[str, str],
+    ) -> None:
+        self._started = time.monotonic()
+        self._config = writer.config
+        self._catalog = writer.catalog
+        self._name = writer.config.table
+        self._table = table
+        self._incoming = reader.schema
+        self._summary = summary
+        self._shape = decide_shape(table.metadata, self._config, reader.schema, self._name)
+        self._where = filter_expression(self._shape.schema, where, self._name)
+        self._target = self._file_target()
+        self._rows = 0
+        self._reader = reader
+        self._planned = Planned()
+
+    def run(self) -> WriteResult:
+        with ExitStack() as resources:
+            mode = self._mode(resources)
+            try:
+                committed = commit(
+                    self._catalog,
+                    self._table,
+                    lambda table: self._plan(mode, table),
+                    branch=self._config.branch,
+                )
+            except CommitUnknownError:
+                raise
+            except BaseException:
+                mode.discard(())
+                raise
+            mode.discard(committed.change.added + committed.change.added_deletes if committed else ())
+        result = self._result(committed)
+        _log.info("iceberg.write.complete %s", _event(result), extra={"event": _event(result)})
+        return result
+
+    def _mode(self, resources: ExitStack) -> Mode:
+        """Take in the data; return what plans this write on a version of the table."""
+        aligned = pa.RecordBatchReader.from_batches(self._target.arrow_schema, self._aligned())
+        if self._config.write_mode == "upsert":
+            source = resources.enter_context(SourceRows(aligned, self._config, self._name))
+            return Upsert(source, self._target, self._config)
+        files = write_batches(self._target, aligned)
+        return (
+            Append(self._target, files)
+            if self._config.write_mode == "append"
+            else Overwrite(self._target, files, self._where)
+        )
+
+    def _file_target(self) -> FileTarget:
+        properties = {**self._table.metadata.properties, **self._config.table_properties}
+        return FileTarget(
+            io=self._table.io,
+            locations=self._table.location_provider(),
+            schema=self._shape.schema,
+            spec=self._shape.spec,
+            sort_order=self._shape.sort_order,
+            properties=properties,
+            file_size=self._config.target_file_size_bytes,
+        )
+
+    def _aligned(self) -> Iterator[pa.RecordBatch]:
+        """Stream the data in the table's columns; each batch is checked before it goes on."""
+        for batch in self._reader:
+            rows = align(batch, self._target.arrow_schema, self._name)
+            self._require_inside(rows)
+            self._rows += rows.num_rows
+            yield rows
+
+    def _require_inside(self, rows: pa.RecordBatch) -> None:
+        """Refuse rows that the overwrite would not replace: a second run would write them twice."""
+        if self._where == AlwaysTrue():
+            return
+        outside = pa.Table.from_batches([rows]).filter(~matches(self._shape.schema, self._where))
+        if outside.num_rows:
+            sample = {
+                name: value for name, value in outside.slice(0, 1).to_pylist()[0].items() if value is not None
+            }
+            raise DataError(
+                f"{self._name}: {outside.num_rows} rows lie outside of what is overwritten ({self._where}); "
+                f"the first is {sample}.",
+                remedy="Give only rows of that partition or filter.",
+            )
+
+    def _plan(self, mode: Mode, table: Table) -> Change | None:
+        shape = self._shape_on(table)
+        planned = self._planned = mode.plan(table, self._config.branch)
+        new_properties = {
+            key: value
+            for key, value in self._config.table_properties.items()
+            if table.metadata.properties.get(key) != value
+        }
+        nothing_to_do = not planned.changes_files and not shape.changes and not new_properties
+        if nothing_to_do and table.metadata.snapshot_by_name(self._config.branch) is not None:
+            return None
+        takes_away = planned.removed or planned.added_deletes
+        return Change(
+            operation=Operation.OVERWRITE if takes_away else Operation.APPEND,
+            added=planned.added,
+            removed=planned.removed,
+            added_deletes=planned.added_deletes,
+            schema=shape.schema if shape.schema != table.schema() else None,
+            spec=shape.spec,
+            sort_order=shape.sort_order,
+            properties=new_properties,
+            summary={**self._summary, **planned.summary()},
+        )
+
+    def _shape_on(self, table: Table) -> Shape:
+        """Decide again on the newest table; the files that are written must fit what comes out."""
+        shape = decide_shape(table.metadata, self._config, self._incoming, self._name)
+        if not shape.same_files(self._shape):
+            raise ConflictError(
+                f"{self._name}: its columns, partitioning or sort order were changed by another commit during "
+                "this write.",
+                remedy="Run the write again.",
+            )
+        return shape
+
+    def _result(self, committed: Committed | None) -> WriteResult:
+        if committed is None:
+            unchanged = self._planned.rows_unchanged
+            head = self._table.metadata.snapshot_by_name(self._config.branch)
+            return replace(result_of(self._table, head), rows_unchanged=unchanged)
+        return replace(
+            result_of(committed.table, committed.snapshot, made=True),
+            schema_changes=self._shape.changes,
+            attempts=committed.attempts,
+            seconds=time.monotonic() - self._started,
+        )
+
+
+def result_of(table: Table, snapshot: Snapshot | None, *, made: bool = False) -> WriteResult:
+    """Describe a snapshot as the result of the write that made it, from its summary.
+
+    Unless `made`, only what the table holds at the snapshot is told, not what the snapshot changed.
+    """
+    summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+
+    def total(key: str) -> int:
+        return int(summary.get(key, "0"))
+
+    def change(key: str) -> int:
+        return total(key) if made else 0
+
+    return WriteResult(
+        table=".".join(table.name()),
+        operation=snapshot.summary.operation.value if made and snapshot and snapshot.summary else "none",
+        snapshot_id=snapshot.snapshot_id if snapshot else None,
+        parent_snapshot_id=snapshot.parent_snapshot_id if snapshot else None,
+        logical_snapshot_id=logical_snapshot_id(table.metadata, snapshot) if snapshot else None,
+        rows_written=change(ROWS_INSERTED) + change(ROWS_UPDATED),
+        rows_inserted=change(ROWS_INSERTED),
+        rows_updated=change(ROWS_UPDATED),
+        rows_deleted=change(ROWS_DELETED),
+        rows_unchanged=change(ROWS_UNCHANGED),
+        files_added=change("added-data-files"),
+        files_removed=change("deleted-data-files"),
+        delete_files_added=change("added-delete-files"),
+        bytes_added=change("added-files-size"),
+        bytes_removed=change("removed-files-size"),
+        total_rows=total("total-records") - total("total-position-deletes"),
+        total_files=total("total-data-files"),
+        total_bytes=total("total-files-size"),
+        manifest_list=snapshot.manifest_list if snapshot else None,
+        table_location=table.location(),
+    )
+
+
+def _event(result: WriteResult) -> dict[str, Any]:
+    return {
+        "table": result.table,
+        "rows_written": result.rows_written,
+        "files_written": result.files_written,
+        "snapshot_id": result.snapshot_id,
+        "manifest_list": result.manifest_list,
+    }
