@@ -1,0 +1,34 @@
+"""What Dagster loads: every `defs.yaml` under `defs/`, and the resources they use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import dagster as dg
+from dagster_duckdb import DuckDBResource
+
+from dwh_assets.orchestration.doctor import doctor_job
+from dwh_assets.orchestration.iceberg_io import IcebergIOManager
+from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
+from dwh_assets.orchestration.resources import IcebergCatalogResource
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the shipped lakehouse on the catalog and the DuckDB file that the environment names."""
+    declared = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    iceberg = IcebergCatalogResource()
+    duckdb = DuckDBResource(database=os.environ.get("DWH_DUCKDB_PATH", "lakehouse/replicas.duckdb"))
+    return dg.Definitions.merge(
+        declared,
+        dg.Definitions(
+            jobs=[doctor_job],
+            resources={
+                "iceberg": iceberg,
+                "iceberg_io_manager": IcebergIOManager(iceberg=iceberg),
+                "duckdb": duckdb,
+                "duckdb_replica_io_manager": DuckDBReplicaIOManager(iceberg=iceberg, duckdb=duckdb),
+            },
+        ),
+    )

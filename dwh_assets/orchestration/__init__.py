@@ -1,0 +1,1 @@
+"""What Dagster sees: resources, IO managers, partition mapping, metadata, checks and runs."""

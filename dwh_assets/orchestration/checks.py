@@ -1,0 +1,78 @@
+"""Asset checks: keys identify rows, and a replica equals its table at the version that it holds."""
+
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from dwh_assets.iceberg.scan import scan
+from dwh_assets.warehouses.quoting import quote_identifier
+
+
+def key_check(asset: dg.AssetKey, table: str, key_columns: list[str]) -> dg.AssetChecksDefinition:
+    """Return a check that the key columns identify each row of the table; only they are read."""
+
+    @dg.asset_check(
+        asset=asset,
+        name="key_is_unique",
+        description=f"{', '.join(key_columns)} identify each row.",
+        required_resource_keys={"iceberg"},
+    )
+    def key_is_unique(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        loaded = context.resources.iceberg.load_table(table)
+        rows = scan(loaded, columns=key_columns).to_arrow_batch_reader()
+        total, repeated, sample = _repeated_keys(rows, key_columns)
+        snapshot = loaded.current_snapshot()
+        return dg.AssetCheckResult(
+            passed=repeated == 0,
+            metadata={
+                "rows": total,
+                "repeated_keys": repeated,
+                "sample": str(sample),
+                "dwh/snapshot_id": str(snapshot.snapshot_id if snapshot else None),
+            },
+        )
+
+    return key_is_unique
+
+
+def _repeated_keys(rows: Any, key_columns: list[str]) -> tuple[int, int, list[Any]]:
+    """Count rows and repeated keys with DuckDB, which spills where they do not fit into memory."""
+    columns_sql = ", ".join(quote_identifier(name) for name in key_columns)
+    with duckdb.connect() as connection:
+        connection.register("arriving", rows)
+        connection.execute(
+            f"CREATE TABLE keys AS SELECT {columns_sql}, count(*) AS times FROM arriving GROUP BY {columns_sql}"
+        )
+        total, repeated = connection.execute(
+            "SELECT coalesce(sum(times), 0)::BIGINT, count(*) FILTER (times > 1) FROM keys"
+        ).fetchone() or (0, 0)
+        sample = connection.execute("SELECT * FROM keys WHERE times > 1 LIMIT 5").fetchall()
+    return total, repeated, sample
+
+
+def replica_check(
+    replica: dg.AssetKey, source: dg.AssetKey, table: str, into: str, resource: str
+) -> dg.AssetChecksDefinition:
+    """Return a blocking check that the replica has as many rows as the table had at the snapshot it holds."""
+
+    @dg.asset_check(
+        asset=replica,
+        name="same_rows_as_table",
+        description=f"As many rows as {source.to_user_string()} at the snapshot that the replica holds.",
+        blocking=True,
+        required_resource_keys={"iceberg", f"{resource}_replica_io_manager"},
+        pool=None,
+    )
+    def same_rows_as_table(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        manager = getattr(context.resources, f"{resource}_replica_io_manager")
+        held, rows = manager.count(table, into)
+        expected = (
+            scan(context.resources.iceberg.load_table(table), snapshot_id=held).count() if held else None
+        )
+        return dg.AssetCheckResult(
+            passed=expected is not None and rows == expected,
+            metadata={"rows": rows, "expected": str(expected), "dwh/snapshot_id": str(held)},
+        )
+
+    return same_rows_as_table

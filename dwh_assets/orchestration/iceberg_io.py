@@ -1,0 +1,186 @@
+"""The IO manager that materializes Iceberg tables and reads them at a known version."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import PrivateAttr
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import AlwaysFalse, And, BooleanExpression
+from pyiceberg.schema import Schema
+from pyiceberg.table import DataScan, Table
+
+from dwh_assets.config import IcebergWriterConfig, TableLayout
+from dwh_assets.errors import DwhError, NotFoundError, TransientError
+from dwh_assets.iceberg.declaration import decide_shape, find_table
+from dwh_assets.iceberg.frames import read_as
+from dwh_assets.iceberg.scan import filter_expression, scan
+from dwh_assets.iceberg.schema_evolution import declare
+from dwh_assets.iceberg.sources import as_reader
+from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_assets.orchestration import step
+from dwh_assets.orchestration.metadata import version_metadata, write_metadata
+from dwh_assets.orchestration.partitions import named, partition_filter, shown
+from dwh_assets.orchestration.resources import IcebergCatalogResource
+
+
+def table_name(asset_key: dg.AssetKey, metadata: Mapping[str, Any]) -> str:
+    """Return `namespace.table`: the metadata entry `table`, else the asset key without its first part."""
+    named = metadata.get("table")
+    return str(named) if named else ".".join(asset_key.path[1:] or asset_key.path)
+
+
+def table_layout(metadata: Mapping[str, Any]) -> TableLayout:
+    """Return the table layout that an asset's metadata declares; an entry is named as the attribute."""
+    declared = {name: metadata[name] for name in TableLayout.model_fields if name in metadata}
+    return TableLayout.model_validate(declared)
+
+
+class IcebergIOManager(dg.ConfigurableIOManager):
+    """Writes what an asset returns to its Iceberg table, and loads inputs from theirs.
+
+    An output may be an Arrow table or reader, a pandas or polars frame, a DuckDB relation or a PyIceberg
+    scan; an input arrives as its annotation says (see `dwh_assets.iceberg.frames`). The asset's metadata
+    hold the attributes of `TableLayout`, and `partition_expr`, the column that its partitions are.
+    Input metadata may name `columns`, and `where`, a row filter.
+    """
+
+    iceberg: dg.ResourceDependency[IcebergCatalogResource]
+
+    _read: dict[tuple[str, str], dict[str, str]] = PrivateAttr(default_factory=dict)
+
+    def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
+        """Write the table, and make its snapshot the version and the metadata of the materialization."""
+        with failures(context):
+            self._write(context, obj)
+
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Read the upstream table at its current snapshot, which becomes part of the output's lineage."""
+        with failures(context):
+            return read_as(self._scan(context), context.dagster_type.typing_type)
+
+    def _write(self, context: dg.OutputContext, obj: Any) -> None:
+        name = table_name(context.asset_key, context.definition_metadata)
+        layout = table_layout(context.definition_metadata)
+        keys = step.output_partition_keys(context)
+        catalog = self.iceberg.catalog
+        writer = IcebergWriter(IcebergWriterConfig(table=name, **_given(layout)), catalog=catalog)
+        reader = as_reader(obj)
+        where = None
+        if keys is not None:
+            where = _partition_filter(context, keys, _schema(catalog, name, layout, reader.schema), name)
+        result = writer.write(
+            reader,
+            where=where if layout.write_mode == "overwrite" else None,
+            summary=self._lineage(context, keys),
+            idempotency_key=step.idempotency_key(context, named(keys or ())),
+        )
+        self._report(context, result, catalog.load_table(name), keys)
+
+    def _lineage(self, context: dg.OutputContext, keys: Sequence[str] | None) -> dict[str, str]:
+        """Return what the snapshot itself remembers: who made it, for which partitions, from which versions."""
+        return {
+            "dwh.run-id": step.run_id(context),
+            "dwh.asset-key": context.asset_key.to_user_string(),
+            **({"dwh.partition-key": named(keys)} if keys else {}),
+            **self._read.get(step.step_id(context), {}),
+        }
+
+    def _report(
+        self, context: dg.OutputContext, result: WriteResult, table: Table, keys: Sequence[str] | None
+    ) -> None:
+        if result.logical_snapshot_id is not None:
+            step.set_data_version(context, str(result.logical_snapshot_id))
+        metadata = write_metadata(result, table, shown(keys) if keys else None)
+        context.add_output_metadata(metadata)
+        for key in keys or ():
+            where = _partition_filter(context, [key], table.schema(), result.table)
+            rows = scan(table, where=where, snapshot_id=result.snapshot_id).count()
+            step.add_partition_metadata(context, key, {"dagster/partition_row_count": rows})
+        context.log.info(metadata["dwh/summary"].value)
+
+    def _scan(self, context: dg.InputContext) -> DataScan:
+        upstream = context.upstream_output
+        definition_metadata = upstream.definition_metadata if upstream else {}
+        name = table_name(context.asset_key, definition_metadata)
+        table = find_table(self.iceberg.catalog, name)
+        snapshot = table.current_snapshot() if table else None
+        if table is None or snapshot is None:
+            raise NotFoundError(
+                f"{name} has no data yet.", remedy=f"Materialize {context.asset_key.to_user_string()} first."
+            )
+        metadata = context.definition_metadata
+        planned = scan(
+            table,
+            columns=metadata.get("columns"),
+            where=self._input_filter(context, table, definition_metadata.get("partition_expr")),
+            snapshot_id=snapshot.snapshot_id,
+        )
+        inputs = self._read.setdefault(step.step_id(context), {})
+        inputs[f"dwh.input.{name}"] = str(snapshot.snapshot_id)
+        if (
+            len(step.input_partition_keys(context) or ()) < 2
+        ):  # Dagster observes one partition, or an asset without any
+            context.add_input_metadata(version_metadata(snapshot.snapshot_id, snapshot.parent_snapshot_id))
+        return planned
+
+    def _input_filter(self, context: dg.InputContext, table: Table, partition_expr: Any) -> BooleanExpression:
+        name = ".".join(table.name())
+        expression = filter_expression(table.schema(), context.definition_metadata.get("where"), name)
+        keys = step.input_partition_keys(context)
+        if keys is None or _is_whole_table(context, keys):
+            return expression
+        if not keys:
+            return AlwaysFalse()
+        partitions = partition_filter(
+            context.asset_partitions_def, keys, partition_expr, table.schema(), name
+        )
+        return And(expression, partitions)
+
+
+@contextmanager
+def failures(context: dg.OutputContext | dg.InputContext) -> Iterator[None]:
+    """Turn the library's errors into Dagster's, and say where the asset is declared."""
+    try:
+        yield
+    except DwhError as error:
+        raise as_failure(error, step.declared_at(context)) from error
+
+
+def as_failure(error: DwhError, declared_at: str | None = None) -> dg.Failure:
+    """Tell Dagster what happened, and whether a retry can help."""
+    where = f" Declared at {declared_at}." if declared_at else ""
+    return dg.Failure(
+        description=f"{error}{where}",
+        allow_retries=isinstance(error, TransientError),
+        metadata={"error": type(error).__name__, "remedy": error.remedy or "none"},
+    )
+
+
+def _schema(catalog: Catalog, name: str, layout: TableLayout, arrow: pa.Schema) -> Schema:
+    """Return the columns that the table has after the write: the filter is built before anything changes."""
+    table = find_table(catalog, name)
+    if table is None:
+        return declare(arrow, layout.columns, layout.key_columns, name)
+    return decide_shape(table.metadata, layout, arrow, name).schema
+
+
+def _partition_filter(
+    context: dg.OutputContext, keys: Sequence[str], schema: Schema, table: str
+) -> BooleanExpression:
+    expr = context.definition_metadata.get("partition_expr")
+    return partition_filter(context.asset_partitions_def, keys, expr, schema, table)
+
+
+def _is_whole_table(context: dg.InputContext, keys: Sequence[str]) -> bool:
+    """An asset without partitions that reads all partitions reads the table, also rows of no partition."""
+    if step.writes_partitions(context):
+        return False
+    definition = context.asset_partitions_def
+    return set(keys) >= set(definition.get_partition_keys(dynamic_partitions_store=context.instance))
+
+
+def _given(layout: TableLayout) -> dict[str, Any]:
+    return {name: getattr(layout, name) for name in layout.model_fields_set}

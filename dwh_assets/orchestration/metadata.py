@@ -1,0 +1,137 @@
+"""What a materialization tells the Dagster UI about a table, a write and a replica."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+
+from dwh_assets.iceberg.write import WriteResult
+from dwh_assets.warehouses.base import SyncResult
+
+
+def write_metadata(result: WriteResult, table: Table, partitions: str | None = None) -> dict[str, Any]:
+    """Describe a write: version, operation, rows, files, bytes, columns and a readable summary."""
+    return {
+        **version_metadata(result.snapshot_id, result.parent_snapshot_id),
+        "dwh/logical_snapshot_id": _text(result.logical_snapshot_id),
+        "dwh/operation": result.operation,
+        "dwh/rows_added": result.rows_inserted,
+        "dwh/rows_updated": result.rows_updated,
+        "dwh/rows_removed": result.rows_deleted,
+        "dwh/files_added": result.files_added,
+        "dwh/files_removed": result.files_removed,
+        "dwh/bytes_added": result.bytes_added,
+        "dwh/bytes_removed": result.bytes_removed,
+        "dwh/total_bytes": result.total_bytes,
+        "dwh/commit_attempts": result.attempts,
+        "dwh/seconds": round(result.seconds, 3),
+        "dwh/summary": dg.MetadataValue.md(write_summary(result, partitions)),
+        "dagster/row_count": result.total_rows,
+        **table_metadata(table),
+    }
+
+
+def table_metadata(table: Table) -> dict[str, Any]:
+    """Describe a table's identity and columns under the keys that Dagster itself understands."""
+    return {
+        "dagster/table_name": ".".join(table.name()),
+        "dagster/uri": table.location(),
+        "dagster/column_schema": column_schema(table.schema()),
+    }
+
+
+def version_metadata(snapshot_id: int | None, parent_id: int | None) -> dict[str, Any]:
+    """Snapshot ids as text: as numbers they lose their last digits in browsers."""
+    return {"dwh/snapshot_id": _text(snapshot_id), "dwh/parent_snapshot_id": _text(parent_id)}
+
+
+def column_schema(schema: Schema, tags: Mapping[str, Mapping[str, str]] | None = None) -> dg.TableSchema:
+    """Describe columns with their Iceberg types, docs and constraints."""
+    identifiers = set(schema.identifier_field_ids)
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                name=field.name,
+                type=str(field.field_type),
+                description=field.doc,
+                constraints=dg.TableColumnConstraints(
+                    nullable=not field.required,
+                    unique=identifiers == {field.field_id},
+                    other=["part of the key"]
+                    if field.field_id in identifiers and len(identifiers) > 1
+                    else [],
+                ),
+                tags=(tags or {}).get(field.name),
+            )
+            for field in schema.fields
+        ]
+    )
+
+
+def replica_metadata(result: SyncResult, into: str, rows: int, table: Table) -> dict[str, Any]:
+    """Describe a sync: the snapshot that the replica holds, how it came there, rows and columns."""
+    did_nothing = result.method == "none"
+    summary = (
+        f"Already at snapshot `{result.to_snapshot}`: {result.reason}."
+        if did_nothing
+        else f"Loaded {result.rows_inserted:,} rows ({human_bytes(result.bytes)}) of snapshot "
+        f"`{result.to_snapshot}`: {result.reason}."
+    )
+    source = dg.AssetKey(["iceberg", *table.name()])
+    return {
+        **version_metadata(result.to_snapshot, result.from_snapshot),
+        "dwh/operation": result.method,
+        "dwh/rows_added": result.rows_inserted,
+        "dwh/rows_removed": result.rows_deleted,
+        "dwh/bytes_added": result.bytes,
+        "dwh/statements": result.statements,
+        "dwh/seconds": round(result.seconds, 3),
+        "dwh/summary": dg.MetadataValue.md(summary),
+        "dagster/row_count": rows,
+        "dagster/table_name": into,
+        "dagster/column_schema": column_schema(table.schema()),
+        "dagster/column_lineage": replica_lineage(source, table.schema()),
+    }
+
+
+def replica_lineage(source: dg.AssetKey, schema: Schema) -> dg.TableColumnLineage:
+    """Every column of a replica comes from the column of the same name."""
+    return dg.TableColumnLineage(
+        {
+            name: [dg.TableColumnDep(asset_key=source, column_name=name)]
+            for name in (field.name for field in schema.fields)
+        }
+    )
+
+
+def write_summary(result: WriteResult, partitions: str | None) -> str:
+    """Say in one or two sentences what a write did."""
+    where = f" partition {partitions}" if partitions else ""
+    if result.repeated:
+        return f"Already written{where} by an earlier attempt as snapshot `{result.snapshot_id}`; nothing was done."
+    if not result.changed:
+        return f"Nothing to write{where}; the table stays at snapshot `{result.snapshot_id}`."
+    changes = f" Columns: {'; '.join(result.schema_changes)}." if result.schema_changes else ""
+    return (
+        f"**{result.operation}**{where}: {result.rows_inserted:,} rows in, {result.rows_deleted:,} out, "
+        f"{result.total_rows:,} now. {result.files_added} files ({human_bytes(result.bytes_added)}) added, "
+        f"{result.files_removed} removed. Snapshot `{result.snapshot_id}`.{changes}"
+    )
+
+
+def human_bytes(count: int) -> str:
+    """Write a number of bytes with a unit."""
+    size = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _text(number: int | None) -> str:
+    return "none" if number is None else str(number)

@@ -1,0 +1,49 @@
+"""Dagster resources: the Iceberg catalog."""
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
+
+from dwh_assets.config import CatalogConfig, CatalogKind
+from dwh_assets.iceberg.catalogs import load_catalog
+
+
+class IcebergCatalogResource(dg.ConfigurableResource[Catalog]):
+    """An Iceberg catalog, opened once a process.
+
+    Without any attribute it is the catalog that the environment names (`DWH_CATALOG_TYPE`,
+    `DWH_CATALOG_URI`, `DWH_WAREHOUSE`): a SQLite file and a local folder unless told otherwise.
+    Secrets go in as `dg.EnvVar` or as `${NAME}` inside a value.
+    """
+
+    name: str = Field(default="dwh", description="The catalog's name; a SQL catalog keys its rows by it.")
+    kind: str | None = Field(
+        default=None, description="sql, rest, glue, hive or hadoop; unset: the environment's."
+    )
+    uri: str | None = Field(default=None, description="Where the catalog answers.")
+    warehouse: str | None = Field(default=None, description="Where tables are kept.")
+    properties: dict[str, str] = Field(default_factory=dict, description="Further PyIceberg properties.")
+
+    _catalog: Catalog | None = PrivateAttr(default=None)
+
+    def config(self) -> CatalogConfig:
+        """Return the configuration, completed from the environment where `kind` is unset."""
+        if self.kind is None:
+            from_environment = CatalogConfig.from_environment()
+            return from_environment.model_copy(update={"name": self.name, "properties": self.properties})
+        kind: CatalogKind = self.kind  # type: ignore[assignment]
+        return CatalogConfig(
+            name=self.name, kind=kind, uri=self.uri, warehouse=self.warehouse, properties=self.properties
+        )
+
+    @property
+    def catalog(self) -> Catalog:
+        """The open catalog."""
+        if self._catalog is None:
+            self._catalog = load_catalog(self.config())
+        return self._catalog
+
+    def load_table(self, name: str) -> Table:
+        """Load `namespace.table`."""
+        return self.catalog.load_table(name)

@@ -1,0 +1,62 @@
+"""Runs of this machine that died, and how many runs may write a table at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import dagster as dg
+import psutil
+from dagster import DagsterRunStatus, RunsFilter
+
+MAX_WRITERS = "dwh/max_writers"
+_ALIVE_TAG = "dwh/process"
+_UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+
+
+def process_tag() -> dict[str, str]:
+    """Return the run tag by which a run of this process is recognised when the process is gone."""
+    process = psutil.Process()
+    return {_ALIVE_TAG: f"{process.pid}:{process.create_time():.2f}"}
+
+
+def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Mark runs whose process is gone as failed and free their pool slots; return their ids.
+
+    A killed process cannot say that its run ended: the run stays STARTED and keeps its slots, and every
+    later run of the same table would wait for them. Only runs that carry `process_tag` are judged.
+    """
+    dead = [run for run in _unfinished(instance) if not _is_alive(run.tags[_ALIVE_TAG])]
+    for run in dead:
+        instance.report_run_failed(run, message="The process of this run is gone; it was killed or crashed.")
+        instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)
+    return [run.run_id for run in dead]
+
+
+def _unfinished(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
+    for run in instance.get_runs(filters=RunsFilter(statuses=_UNFINISHED)):
+        if _ALIVE_TAG in run.tags:
+            yield run
+
+
+def _is_alive(tag: str) -> bool:
+    pid, started = tag.split(":")
+    try:
+        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
+    except psutil.NoSuchProcess:
+        return False
+
+
+def apply_pool_limits(instance: dg.DagsterInstance, definitions: dg.Definitions) -> dict[str, int]:
+    """Give the pool of each table that allows several writers its limit; return the limits set.
+
+    Without this a pool has the instance's default limit of one: slower, and as right.
+    """
+    wanted: dict[str, int] = {}
+    for spec in definitions.resolve_all_asset_specs():
+        writers = spec.metadata.get(MAX_WRITERS)
+        if isinstance(writers, int) and writers > 1:
+            wanted[f"iceberg/{spec.metadata['table']}"] = writers
+    for pool, limit in wanted.items():
+        if instance.event_log_storage.get_concurrency_info(pool).slot_count != limit:
+            instance.event_log_storage.set_concurrency_slots(pool, limit)
+    return wanted

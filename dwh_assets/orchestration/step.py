@@ -1,0 +1,103 @@
+"""What an IO manager needs to know and say about the step it serves.
+
+The only module that reaches into a step's context (`step_context` is half public); a test pins what
+is used of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dagster as dg
+
+from dwh_assets.errors import ConfigurationError
+
+RETRY_TAG = "dagster/retry_number"
+PARENT_RUN_TAG = "dagster/parent_run_id"
+CODE_REFERENCES = "dagster/code_references"
+
+
+def set_data_version(context: dg.OutputContext, version: str) -> None:
+    """Make `version` the data version of the materialization that the IO manager is performing."""
+    context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
+
+
+def add_partition_metadata(
+    context: dg.OutputContext, partition_key: str, metadata: Mapping[str, Any]
+) -> None:
+    """Attach metadata to one partition of a run that materializes several."""
+    context.step_context.add_asset_metadata(
+        metadata, asset_key=context.asset_key, partition_key=partition_key
+    )
+
+
+def output_partition_keys(context: dg.OutputContext) -> Sequence[str] | None:
+    """Return the partitions that this step writes; None for an asset without partitions.
+
+    Raises `ConfigurationError` when the asset has partitions and the run names none of them: Dagster
+    starts such a run, and taken for "no partitions" it would replace the whole table.
+    """
+    keys = context.asset_partition_keys if context.has_asset_partitions else ()
+    if keys:
+        return keys
+    if context.step_context.entity_partitions_def is None:
+        return None
+    raise ConfigurationError(
+        f"{context.asset_key.to_user_string()} has partitions, but the run selects none of them.",
+        remedy="Start it for a partition, or for a range that holds at least one.",
+    )
+
+
+def input_partition_keys(context: dg.InputContext) -> Sequence[str] | None:
+    """Return the upstream partitions that this step reads; None for an asset without partitions.
+
+    Empty means that the mapping gives this run no partition to read, and so no rows.
+    """
+    return context.asset_partition_keys if context.has_asset_partitions else None
+
+
+def writes_partitions(context: dg.InputContext) -> bool:
+    """Tell whether the asset that reads this input has partitions itself."""
+    return context.step_context.entity_partitions_def is not None
+
+
+def declared_at(context: dg.OutputContext | dg.InputContext) -> str | None:
+    """Return `file:line` of the YAML that declares the asset of this step, when it was declared there."""
+    assets = context.step_context.assets_def
+    metadata = next(iter(assets.metadata_by_key.values()), {}) if assets else {}
+    found = metadata.get(CODE_REFERENCES)
+    for reference in found.code_references if isinstance(found, dg.CodeReferencesMetadataValue) else ():
+        if isinstance(reference, dg.LocalFileCodeReference) and reference.file_path.endswith(".yaml"):
+            return f"{reference.file_path}:{reference.line_number}"
+    return None
+
+
+def run_id(context: dg.OutputContext | dg.InputContext) -> str:
+    """Return the id of the run."""
+    return str(context.step_context.run_id)
+
+
+def step_id(context: dg.OutputContext | dg.InputContext) -> tuple[str, str]:
+    """Identify the step among all runs, alike for its inputs and its outputs."""
+    return run_id(context), context.step_context.step.key
+
+
+def idempotency_key(context: dg.OutputContext, partitions: str) -> str:
+    """Name this write so that a retry of it is recognised, and a new materialization is not.
+
+    An automatic retry is a run of its own; what counts is the run that it stands for. A re-execution by
+    hand means to write again, and counts as itself.
+    """
+    return f"{context.asset_key.to_user_string()}|{partitions}|{_first_attempt(context)}"
+
+
+def _first_attempt(context: dg.OutputContext) -> str:
+    """Follow automatic retries back; the root run will not do, it may lie before a re-execution by hand."""
+    run = context.step_context.dagster_run
+    while RETRY_TAG in run.tags and PARENT_RUN_TAG in run.tags:
+        parent = context.step_context.instance.get_run_by_id(run.tags[PARENT_RUN_TAG])
+        if parent is None:
+            return run.tags[PARENT_RUN_TAG]
+        run = parent
+    return run.run_id
