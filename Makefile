@@ -32,6 +32,7 @@ demo: $(RUN) ## Materialize the whole shipped lakehouse and show what was writte
 	$(PY) -m dwh_assets.orchestration.demo
 
 dev: $(RUN) ## Serve the Dagster UI and its daemon on http://127.0.0.1:3000
+	@$(PY) -m dwh_assets.orchestration.runs
 	$(PY) -m dagster_dg_cli.cli dev -w workspace.yaml --host 127.0.0.1 --port $(PORT)
 
 doctor: $(RUN) ## Check what the configuration names, and say what to do about the rest

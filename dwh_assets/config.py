@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
@@ -49,14 +50,14 @@ class CatalogConfig(_Declared):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the catalog from `DWH_CATALOG_*` and `DWH_WAREHOUSE`; the default is SQLite and local files."""
+        """Read the catalog from `DWH_CATALOG_*` and `DWH_WAREHOUSE`; by default SQLite and local files."""
         kind = os.environ.get("DWH_CATALOG_TYPE", "sql")
         warehouse = os.environ.get("DWH_WAREHOUSE", "lakehouse")
         if "://" not in warehouse:
-            warehouse = Path(warehouse).absolute().as_uri()
+            warehouse = _location(Path(warehouse).absolute())
         uri = os.environ.get("DWH_CATALOG_URI")
         if uri is None and kind == "sql":
-            uri = f"sqlite:///{local_path(warehouse) / 'catalog.db'}"
+            uri = f"sqlite:///{quote(str(local_path(warehouse) / 'catalog.db'))}"
         return cls.model_validate({"kind": kind, "uri": uri, "warehouse": warehouse})
 
     def resolved_properties(self) -> dict[str, str]:
@@ -69,7 +70,7 @@ class CatalogConfig(_Declared):
 
 
 def local_path(uri: str) -> Path:
-    """Return the local path of a `file:` URI or plain path; raise `ConfigurationError` for any other scheme."""
+    """Return the local path of a `file:` URI or plain path; `ConfigurationError` for any other scheme."""
     if uri.startswith("file:"):
         return Path(re.sub(r"^file:(//)?", "", uri))
     if "://" in uri:
@@ -80,12 +81,17 @@ def local_path(uri: str) -> Path:
     return Path(uri).absolute()
 
 
+def _location(path: Path) -> str:
+    """Return a path as PyIceberg takes it: nothing is escaped, and of a URI it drops what follows # or ?."""
+    return str(path) if set("#?") & set(str(path)) else f"file://{path}"
+
+
 def _resolve_environment(value: str, attribute: str) -> str:
     def replace(match: re.Match[str]) -> str:
         found = os.environ.get(match[1])
         if found is None:
             raise ConfigurationError(
-                f"Catalog property {attribute!r} needs the environment variable {match[1]}, which is not set.",
+                f"Catalog property {attribute!r} needs the environment variable {match[1]}: it is not set.",
                 remedy=f"Set {match[1]}, for example in .env.",
             )
         return found
@@ -119,7 +125,8 @@ class ColumnDeclaration(_Declared):
     description: str | None = Field(default=None, description="Kept as the Iceberg column's doc.")
     type: str | None = Field(
         default=None,
-        description="Iceberg type, e.g. int, decimal(10, 2), timestamptz; data are cast when every value survives.",
+        description="Iceberg type, e.g. int, decimal(10, 2), timestamptz; "
+        "data are cast when every value survives.",
     )
     required: bool = Field(default=False, description="Refuse nulls.")
 
@@ -149,7 +156,8 @@ class TableLayout(_Declared):
     write_mode: WriteMode = Field(default="append", description="append, overwrite or upsert.")
     key_columns: list[str] = Field(default_factory=list, description="Columns that identify a row.")
     detect_unchanged: bool = Field(
-        default=True, description="Upsert leaves rows alone that equal the table's; false writes every match again."
+        default=True,
+        description="Upsert leaves rows alone that equal the table's; false writes every match again.",
     )
     null_keys: Literal["error", "match"] = Field(
         default="error", description="A null in a key column of an upsert is an error, or matches a null."
@@ -159,7 +167,8 @@ class TableLayout(_Declared):
         description="What an upsert does when its data repeat a key: refuse, or keep the first or last row.",
     )
     duplicate_order: str | None = Field(
-        default=None, description="The column that orders rows of one key; unset: the order in which they arrive."
+        default=None,
+        description="The column that orders rows of one key; unset: the order in which they arrive.",
     )
     row_changes: Literal["merge-on-read", "copy-on-write"] = Field(
         default="merge-on-read",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,9 @@ from dwh_assets.orchestration.doctor import doctor_job
 from dwh_assets.orchestration.iceberg_io import IcebergIOManager
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
 from dwh_assets.orchestration.resources import IcebergCatalogResource
+
+# Dagster warns of its own use of a beta parameter whenever an asset check needs a resource.
+warnings.filterwarnings("ignore", message="Parameter `execution_type`", category=dg.BetaWarning)
 
 
 @dg.definitions

@@ -31,7 +31,7 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
 
     table: str = Field(description="namespace.table; the asset's key is [iceberg, namespace, table].")
     compute: str = Field(
-        description="package.module.function that returns the rows: Arrow, pandas, polars or a DuckDB relation. "
+        description="package.module.function that returns rows: Arrow, pandas, polars or a DuckDB relation. "
         "Parameters: `partition`, `previous`, and one for each input table."
     )
     description: str | None = Field(default=None, description="What a row of the table is.")
@@ -138,6 +138,7 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
             **({"table_properties": properties} if properties else {}),
             **({"partition_expr": partition_expr(self.partitions)} if self.partitions else {}),
             "table": self.table,
+            "dagster/table_name": self.table,
             "dwh/max_writers": self.max_writers,
         }
 

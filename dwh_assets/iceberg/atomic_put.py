@@ -133,11 +133,11 @@ class Store(ABC):
 
     def describe(self, error: BaseException) -> str:
         """Return what an error says, in one line and without credentials."""
-        text = (str(error).strip().splitlines() or [""])[0][:300]
+        text = (str(error).strip().splitlines() or [""])[0]
         for secret in self._secrets:
             text = text.replace(secret, "***")
         text = _SECRET_TEXT.sub(r"\1***", text)
-        return f"{type(error).__name__}: {text}".rstrip(": .")
+        return f"{type(error).__name__}: {text[:300]}".rstrip(": .")
 
     @contextmanager
     def guarded(self, location: str) -> Iterator[None]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog import load_catalog as load_pyiceberg_catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError
+from pyiceberg.exceptions import NamespaceAlreadyExistsError, ServerError, ServiceUnavailableError
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
-from dwh_assets.config import CatalogConfig, catalog_from_properties
-from dwh_assets.errors import ConfigurationError, UnavailableError
+from dwh_assets.config import CatalogConfig, CatalogKind, catalog_from_properties
+from dwh_assets.errors import ConfigurationError, DwhError, UnavailableError
 
 _SQLITE_BUSY_SECONDS = 60
 
@@ -27,14 +27,32 @@ def load_catalog(catalog: CatalogConfig | Mapping[str, Any] | str) -> Catalog:
     Raises `ConfigurationError` for a wrong configuration and `UnavailableError` when it does not answer.
     """
     if isinstance(catalog, str):
-        return load_pyiceberg_catalog(catalog)
+        return _guarded(f"Catalog {catalog!r}", lambda: load_pyiceberg_catalog(catalog))
     config = catalog if isinstance(catalog, CatalogConfig) else _from_mapping(catalog)
+    return _guarded(f"Catalog {config.name!r} ({config.kind})", lambda: _open(config))
+
+
+def _guarded(name: str, open_catalog: Callable[[], Catalog]) -> Catalog:
+    """Open a catalog; tell one that does not answer from one that is declared wrongly."""
     try:
-        return _open(config)
-    except (OperationalError, OSError) as error:
+        return open_catalog()
+    except DwhError:
+        raise
+    except (
+        OperationalError,
+        sqlite3.OperationalError,
+        OSError,
+        ServerError,
+        ServiceUnavailableError,
+    ) as error:
         raise UnavailableError(
-            f"Catalog {config.name!r} ({config.kind}) does not answer: {_without_secrets(error)}.",
+            f"{name} does not answer: {_without_secrets(error)}.",
             remedy="Check its uri, and that it is running and reachable.",
+        ) from None
+    except Exception as error:
+        raise ConfigurationError(
+            f"{name} cannot be opened: {type(error).__name__}: {_without_secrets(error)}.",
+            remedy="Check its kind, uri, credentials and properties, and that its extra is installed.",
         ) from None
 
 
@@ -44,16 +62,17 @@ def ensure_namespace(catalog: Catalog, namespace: tuple[str, ...]) -> None:
         if not catalog.namespace_exists(namespace[:depth]):
             try:
                 catalog.create_namespace(namespace[:depth])
-            except (NamespaceAlreadyExistsError, sqlite3.IntegrityError):
+            except (NamespaceAlreadyExistsError, IntegrityError):
                 continue
 
 
 def _from_mapping(properties: Mapping[str, Any]) -> CatalogConfig:
     rest = dict(properties)
     kind = rest.pop("kind", None) or rest.pop("type", None)
-    if kind is None:
+    if kind not in get_args(CatalogKind):
         raise ConfigurationError(
-            "The catalog's kind is missing.", remedy="Give kind: sql, rest, glue, hive or hadoop."
+            f"The catalog's kind is {kind!r}." if kind else "The catalog's kind is missing.",
+            remedy="Give kind: sql, rest, glue, hive or hadoop.",
         )
     return catalog_from_properties(kind, rest)
 
@@ -106,4 +125,5 @@ def _enable_write_ahead_log(database: str) -> None:
 
 def _without_secrets(error: Exception) -> str:
     """Return an error's first line only: drivers put connection strings into the later ones."""
-    return str(getattr(error, "orig", error)).splitlines()[0]
+    lines = str(getattr(error, "orig", error)).splitlines()
+    return lines[0] if lines else type(error).__name__

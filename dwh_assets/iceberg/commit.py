@@ -179,7 +179,7 @@ def _settle(table: Table, producer: _Snapshot, error: Exception) -> None:
         raise CommitUnknownError(
             f"{name}: the catalog did not answer, so it is unknown whether snapshot "
             f"{producer.snapshot.snapshot_id} landed.",
-            remedy="Look for that snapshot id once the catalog answers; repeat the write only if it is missing.",
+            remedy="Once the catalog answers, look for that snapshot; repeat the write if it is missing.",
         ) from unreadable
     if landed:
         return
@@ -316,10 +316,11 @@ class _Snapshot:
         if self._parent is None:
             return []
         missing = {file.file_path for file in self._change.removed}
-        kept = []
-        for manifest in self._parent.manifests(self._io):
-            if manifest.has_added_files() or manifest.has_existing_files():
-                kept.append(self._without_removed(manifest, missing) if missing else manifest)
+        kept = [
+            self._without_removed(manifest, missing) if missing else manifest
+            for manifest in self._parent.manifests(self._io)
+            if manifest.has_added_files() or manifest.has_existing_files()
+        ]
         if missing:
             raise CommitFailedException(f"{len(missing)} files to remove are no longer in the table")
         return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
@@ -108,9 +109,14 @@ class OpenDataFile:
         self._partition = partition
         self._output = target.io.new_output(self.path)
         self._stream = self._output.create(overwrite=True)
-        self._writer = pq.ParquetWriter(
-            cast("IO[bytes]", self._stream), target.arrow_schema, **target.parquet_options
-        )
+        try:
+            self._writer = pq.ParquetWriter(
+                cast("IO[bytes]", self._stream), target.arrow_schema, **target.parquet_options
+            )
+        except BaseException:
+            self._stream.close()
+            target.io.delete(self.path)
+            raise
 
     @property
     def size(self) -> int:
@@ -142,9 +148,8 @@ class OpenDataFile:
         return data_file
 
     def abort(self) -> None:
-        """Close and delete the unfinished file."""
-        try:
-            self._writer.close()
-            self._stream.close()
-        finally:
-            self._target.io.delete(self.path)
+        """Close and delete the unfinished file; on a full disk, closing fails as writing did."""
+        for part in (self._writer, self._stream):
+            with suppress(OSError):
+                part.close()
+        self._target.io.delete(self.path)

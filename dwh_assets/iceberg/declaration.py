@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
@@ -52,7 +54,7 @@ def create_table(catalog: Catalog, name: str, layout: TableLayout, arrow: pa.Sch
         return catalog.create_table(
             identifier,
             schema,
-            partition_spec=_new_spec(layout, schema, name),
+            partition_spec=_spec(layout, schema, name),
             sort_order=_sort_order(layout, schema, name, order_id=1),
             properties={"format-version": str(layout.format_version), **layout.table_properties},
         )
@@ -84,36 +86,43 @@ def decide_shape(metadata: TableMetadata, layout: TableLayout, arrow: pa.Schema,
     return Shape(decision.schema, spec, order, tuple(changes))
 
 
-def _new_spec(layout: TableLayout, schema: Schema, table: str) -> PartitionSpec:
-    fields = [
-        PartitionField(
-            source_id=_source_id(schema, by.field, table),
-            field_id=PARTITION_FIELD_ID_START + position,
-            transform=_transform(by, schema, table),
-            name=_partition_name(by),
-        )
-        for position, by in enumerate(layout.partition_spec)
-    ]
-    return PartitionSpec(*fields)
-
-
 def _evolved_spec(metadata: TableMetadata, layout: TableLayout, schema: Schema, table: str) -> PartitionSpec:
     if not layout.partition_spec:
         return metadata.spec()
-    wanted = _new_spec(layout, schema, table).fields
-    for spec in [metadata.spec(), *metadata.partition_specs]:
-        if [_meaning(f) for f in spec.fields] == [_meaning(f) for f in wanted]:
+    earlier = [metadata.spec(), *metadata.partition_specs]
+    wanted = _spec(layout, schema, table, earlier=earlier, last_id=metadata.last_partition_id)
+    for spec in earlier:
+        if [_meaning(f) for f in spec.fields] == [_meaning(f) for f in wanted.fields]:
             return spec
-    known = {_meaning(f): f for spec in metadata.partition_specs for f in spec.fields}
-    next_id = max(metadata.last_partition_id or 0, PARTITION_FIELD_ID_START - 1) + 1
-    fields = []
-    for new in wanted:
-        if _meaning(new) in known:
-            fields.append(known[_meaning(new)])
-        else:
-            fields.append(new.model_copy(update={"field_id": next_id}))
-            next_id += 1
-    return PartitionSpec(*fields, spec_id=max(spec.spec_id for spec in metadata.partition_specs) + 1)
+    return PartitionSpec(*wanted.fields, spec_id=max(spec.spec_id for spec in earlier) + 1)
+
+
+def _spec(
+    layout: TableLayout,
+    schema: Schema,
+    table: str,
+    *,
+    earlier: Sequence[PartitionSpec] = (),
+    last_id: int | None = None,
+) -> PartitionSpec:
+    """Return the declared spec; a field that an earlier spec had keeps its id and name."""
+    known = {_meaning(field): field for spec in earlier for field in spec.fields}
+    ids = count(max(last_id or 0, PARTITION_FIELD_ID_START - 1) + 1)
+    taken = {field.name for field in known.values()}
+    fields: list[PartitionField] = []
+    for by in layout.partition_spec:
+        source_id, transform = _source_id(schema, by.field, table), _transform(by, schema, table)
+        field = known.get((source_id, str(transform))) or PartitionField(
+            source_id, next(ids), transform, _partition_name(by, schema, taken)
+        )
+        if field in fields:
+            raise ConfigurationError(
+                f"{table}: {by.transform} of {by.field!r} stands twice in partition_spec.",
+                remedy="Keep one of the two.",
+            )
+        taken.add(field.name)
+        fields.append(field)
+    return PartitionSpec(*fields)
 
 
 def _meaning(field: PartitionField) -> tuple[int, str]:
@@ -152,11 +161,21 @@ def _source_id(schema: Schema, column: str, table: str) -> int:
             f"{table}: there is no column {column!r} to partition or sort by.",
             remedy=f"The columns are {', '.join(schema.column_names)}.",
         ) from None
-    if not field.field_type.is_primitive:
+    if not field.field_type.is_primitive or not _has_one_value_a_row(schema, field.field_id):
         raise ConfigurationError(
-            f"{table}: column {column!r} is {field.field_type}; only a primitive can be partitioned or sorted by."
+            f"{table}: {column!r} ({field.field_type}) can be neither partitioned nor sorted by.",
+            remedy="Name a column, or a field of a struct, that holds one plain value in each row.",
         )
     return field.field_id
+
+
+def _has_one_value_a_row(schema: Schema, field_id: int) -> bool:
+    """Tell a column or a struct's field from the elements of a list or map."""
+    try:
+        schema.accessor_for_field(field_id)
+    except ValueError:
+        return False
+    return True
 
 
 def _transform(by: PartitionBy, schema: Schema, table: str) -> Transform[object, object]:
@@ -170,11 +189,21 @@ def _transform(by: PartitionBy, schema: Schema, table: str) -> Transform[object,
     return transform
 
 
-def _partition_name(by: PartitionBy) -> str:
-    """Name the partition field as Spark does: the column for identity, else column_transform."""
-    suffix = by.transform.split("[")[0]
-    shortened = {"truncate": "trunc", "void": "null"}.get(suffix, suffix)
-    return by.field if by.transform == "identity" else f"{by.field}_{shortened}"
+_SHORT = {"truncate": "trunc", "void": "null"}
+
+
+def _partition_name(by: PartitionBy, schema: Schema, taken: set[str]) -> str:
+    """Name the partition field as Spark does: the column for identity, else column_transform.
+
+    Where that is taken by a column or another field, the transform's number follows: id_bucket_16.
+    """
+    if by.transform == "identity" and by.field not in taken:
+        return by.field
+    kind, _, number = by.transform.removesuffix("]").partition("[")
+    plain = f"{by.field}_{_SHORT.get(kind, kind)}"
+    numbered = (f"{plain}_{n}" for n in chain([number] if number else [], count(2)))
+    taken = taken | set(schema.column_names)
+    return next(name for name in chain([plain], numbered) if name not in taken)
 
 
 def _spec_text(spec: PartitionSpec, schema: Schema) -> str:

@@ -183,7 +183,7 @@ def _lower(value: bytes, column: _Column) -> bytes:
 
 
 def _upper(value: bytes, column: _Column) -> bytes | None:
-    """Cut an upper bound and make what is left greater than everything it stands for; None if that cannot be."""
+    """Cut an upper bound so that it stays one: the last character becomes the next; None if there is none."""
     length = column.shorten or len(value)
     if column.is_text:
         text = value.decode("utf-8", "replace")

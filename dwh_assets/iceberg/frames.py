@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.table import DataScan
 
 from dwh_assets.errors import ConfigurationError
+from dwh_assets.iceberg.scan import read
 
 
 def read_as(scan: DataScan, annotation: Any) -> Any:
@@ -34,13 +36,13 @@ def _qualified(annotation: Any) -> str:
 
 
 def _to_pandas(scan: DataScan) -> Any:
-    return scan.to_arrow().to_pandas(date_as_object=False)
+    return read(scan).read_all().to_pandas(date_as_object=False)
 
 
 def _to_polars(scan: DataScan) -> Any:
     import polars
 
-    return polars.from_arrow(scan.to_arrow())
+    return polars.from_arrow(read(scan).read_all())
 
 
 def _to_polars_lazy(scan: DataScan) -> Any:
@@ -48,30 +50,31 @@ def _to_polars_lazy(scan: DataScan) -> Any:
     import polars
     from polars.io.plugins import register_io_source
 
-    empty = polars.from_arrow(scan.to_arrow_batch_reader().schema.empty_table())
+    columns = schema_to_pyarrow(scan.projection(), include_field_ids=False)
+    empty = polars.DataFrame(polars.from_arrow(columns.empty_table()))
 
     def batches(
         with_columns: list[str] | None, predicate: Any, n_rows: int | None, batch_size: int | None
     ) -> Iterator[Any]:
-        narrowed = scan.select(*with_columns) if with_columns else scan
-        left = n_rows
-        for batch in narrowed.to_arrow_batch_reader():
-            frame = polars.from_arrow(pa.Table.from_batches([batch]))
-            frame = frame if predicate is None else frame.filter(predicate)
-            frame = frame if left is None else frame.head(left)
-            left = None if left is None else left - frame.height
-            yield frame
-            if left == 0:
-                return
+        selected = with_columns or columns.names
+        for batch in read(_narrowed(scan.update(limit=n_rows), selected)):
+            frame = polars.DataFrame(polars.from_arrow(pa.Table.from_batches([batch]))).select(selected)
+            yield frame if predicate is None else frame.filter(predicate)
 
     return register_io_source(batches, schema=empty.schema)
+
+
+def _narrowed(scan: DataScan, columns: list[str]) -> DataScan:
+    """Read only these columns, unless the scan asks for parts of structs: it knows better then."""
+    whole = "*" in scan.selected_fields or set(columns) <= set(scan.selected_fields)
+    return scan.update(selected_fields=tuple(columns)) if whole else scan
 
 
 def _to_duckdb(scan: DataScan) -> Any:
     import duckdb
 
     connection = duckdb.connect()
-    rows = scan.to_arrow_batch_reader()
+    rows = read(scan)
     connection.register("arriving", rows)
     connection.execute("CREATE TABLE scanned AS SELECT * FROM arriving")
     connection.unregister("arriving")
@@ -79,8 +82,8 @@ def _to_duckdb(scan: DataScan) -> Any:
 
 
 _READERS: dict[str, Callable[[DataScan], Any]] = {
-    "pyarrow.Table": lambda scan: scan.to_arrow(),
-    "pyarrow.RecordBatchReader": lambda scan: scan.to_arrow_batch_reader(),
+    "pyarrow.Table": lambda scan: read(scan).read_all(),
+    "pyarrow.RecordBatchReader": read,
     "pandas.DataFrame": _to_pandas,
     "polars.DataFrame": _to_polars,
     "polars.LazyFrame": _to_polars_lazy,

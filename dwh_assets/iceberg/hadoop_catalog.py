@@ -136,14 +136,20 @@ class _Versions:
 
     def _find(self) -> tuple[int, str] | None:
         """Follow the hint, which may lag, to the last version; list the directory where it leads astray."""
-        number = self._hint() or 0
+        number = self._hint()
         found = self._file_of(number) if number else None
+        if number is None or found is None:
+            return self._last_listed()
         for _ in range(_LONGEST_LAG):
-            following = self._file_of(number + 1) if found else None
-            if found and not following:
+            following = self._file_of(number + 1)
+            if following is None:
                 return number, found
             number, found = number + 1, following
-        return max(self._listed(), default=None)
+        return self._last_listed()
+
+    def _last_listed(self) -> tuple[int, str] | None:
+        # Of two files for one version the plain one counts, as for Java.
+        return max(self._listed(), key=lambda found: (found[0], ".gz" not in found[1]), default=None)
 
     def _hint(self) -> int | None:
         try:
@@ -206,7 +212,10 @@ class _Versions:
             )
 
     def _take_back(self, mine: _Version, reason: str) -> NoReturn:
-        self._store.remove(mine.location)
+        try:
+            self._store.remove(mine.location)
+        except DwhError:
+            raise CommitStateUnknownException(f"{mine.location} should be removed: {reason}.") from None
         raise CommitFailedException(f"{mine.location} was written in vain: {reason}.")
 
     def _is_there(self, version: _Version | None) -> bool:
@@ -324,7 +333,7 @@ class HadoopCatalog(Catalog):
 
     @override
     def table_exists(self, identifier: str | Identifier) -> bool:
-        return self._versions(_table_names(identifier)).newest() is not None
+        return self._versions(_table_names(identifier)).exists()
 
     @override
     def register_table(
@@ -340,6 +349,7 @@ class HadoopCatalog(Catalog):
             raise UnsupportedError("A hadoop catalog cannot overwrite a table by registering another.")
         metadata = self._foreign_metadata(metadata_location)
         self._require_own_location(names, metadata.location)
+        _require_own_metadata(names, metadata)
         self._require_free(names)
         return self._create(names, metadata)
 
@@ -387,7 +397,11 @@ class HadoopCatalog(Catalog):
         metadata = _updated(base, updates)
         if base is not None and metadata == base.metadata:
             return CommitTableResponse(metadata=base.metadata, metadata_location=base.location)
-        self._require_in_place(names, base, metadata)
+        if metadata.location != (base.metadata.location if base else self._location(names)):
+            raise UnsupportedError(
+                f"{'.'.join(names)}: a hadoop table cannot be moved; its name is its place."
+            )
+        _require_own_metadata(names, metadata)
         self.prove_atomic_commits()
         return CommitTableResponse(metadata=metadata, metadata_location=versions.commit(base, metadata))
 
@@ -512,7 +526,7 @@ class HadoopCatalog(Catalog):
             location=self._location(names),
             properties=dict(properties),
         )
-        self._require_in_place(names, None, metadata)
+        _require_own_metadata(names, metadata)
         self._require_free(names)
         self.prove_atomic_commits()
         table = self._table(names, metadata, f"{metadata.location}/metadata/v1.metadata.json")
@@ -553,17 +567,6 @@ class HadoopCatalog(Catalog):
                     remedy="Choose another namespace.",
                 )
 
-    def _require_in_place(self, names: Identifier, base: _Version | None, metadata: TableMetadata) -> None:
-        if metadata.location != (base.metadata.location if base else self._location(names)):
-            raise UnsupportedError(
-                f"{'.'.join(names)}: a hadoop table cannot be moved; its name is its place."
-            )
-        if TableProperties.WRITE_METADATA_PATH in metadata.properties:
-            raise UnsupportedError(
-                f"{'.'.join(names)}: a hadoop table keeps its metadata in its own directory.",
-                remedy=f"Leave {TableProperties.WRITE_METADATA_PATH} out.",
-            )
-
     def _require_own_location(self, names: Identifier, location: str) -> None:
         if one_spelling(location) != one_spelling(self._location(names)):
             raise UnsupportedError(
@@ -598,6 +601,14 @@ class HadoopCatalog(Catalog):
         raise UnsupportedError(
             f"Namespace {'.'.join(names)} cannot have properties: in a hadoop catalog it is a directory.",
             remedy="Create it without, or use a catalog of another kind.",
+        )
+
+
+def _require_own_metadata(names: Identifier, metadata: TableMetadata) -> None:
+    if TableProperties.WRITE_METADATA_PATH in metadata.properties:
+        raise UnsupportedError(
+            f"{'.'.join(names)}: a hadoop table keeps its metadata in its own directory.",
+            remedy=f"Leave {TableProperties.WRITE_METADATA_PATH} out.",
         )
 
 

@@ -13,6 +13,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -20,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
-from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table.sorting import NullOrder, SortDirection, SortOrder
-from pyiceberg.transforms import VoidTransform
+from pyiceberg.transforms import TruncateTransform, VoidTransform
 from pyiceberg.typedef import Record
+from pyiceberg.types import BinaryType
 
 from dwh_assets.iceberg.data_files import FileTarget, OpenDataFile
 
@@ -33,6 +35,8 @@ BUFFER_BYTES = 256 << 20
 MAX_OPEN_FILES = 200
 PARALLEL_BYTES = 24 << 20
 _THREADS = min(4, os.cpu_count() or 1)
+# Share of the target size from which on a file is not worth opening again.
+_NEARLY_FULL = 0.95
 # Column, direction and where nulls go, as pyarrow.compute.sort_indices takes them.
 SortKey = tuple[str, str, str]
 
@@ -45,12 +49,14 @@ def partition_columns(spec: PartitionSpec, schema: Schema, rows: pa.Table) -> di
     }
 
 
-def _transformed(partition_field: object, schema: Schema, rows: pa.Table) -> pa.Array:
-    transform = partition_field.transform  # type: ignore[attr-defined]
-    source = schema.find_field(partition_field.source_id)  # type: ignore[attr-defined]
+def _transformed(partition_field: PartitionField, schema: Schema, rows: pa.Table) -> pa.Array:
+    transform = partition_field.transform
+    source = schema.find_field(partition_field.source_id)
     if isinstance(transform, VoidTransform):
         return pa.nulls(rows.num_rows, pa.int32())
     column = _column(rows, schema.find_column_name(source.field_id) or source.name)
+    if isinstance(transform, TruncateTransform) and isinstance(source.field_type, BinaryType):
+        return pc.binary_slice(column, 0, transform.width)  # PyIceberg's has no kernel for it
     return transform.pyarrow_transform(source.field_type)(column)
 
 
@@ -64,6 +70,8 @@ def _column(rows: pa.Table, path: str) -> pa.Array:
 def _internal(values: pa.Array) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
+    if isinstance(values, pa.ExtensionArray):
+        return values.storage
     if pa.types.is_date32(values.type):
         return values.cast(pa.int32())
     if pa.types.is_timestamp(values.type) or pa.types.is_time64(values.type):
@@ -93,14 +101,16 @@ def split_by_partition(
 
 
 def _sort_columns(order: SortOrder, schema: Schema, rows: pa.Table) -> Iterator[tuple[SortKey, pa.Array]]:
+    """Yield what to sort by. To Iceberg NaN is the greatest number; PyArrow puts it beside the nulls."""
     for position, sort_field in enumerate(order.fields):
         source = schema.find_field(sort_field.source_id)
         column = _column(rows, schema.find_column_name(source.field_id) or source.name)
         values = _internal(sort_field.transform.pyarrow_transform(source.field_type)(column))
-        descending = sort_field.direction == SortDirection.DESC
-        nulls_last = sort_field.null_order == NullOrder.NULLS_LAST
-        placement = "at_end" if nulls_last else "at_start"
-        yield (f"sort_{position}", "descending" if descending else "ascending", placement), values
+        direction = "descending" if sort_field.direction == SortDirection.DESC else "ascending"
+        placement = "at_end" if sort_field.null_order == NullOrder.NULLS_LAST else "at_start"
+        if pa.types.is_floating(values.type):
+            yield (f"sort_{position}_nan", direction, placement), pc.is_nan(values).cast(pa.int8())
+        yield (f"sort_{position}", direction, placement), values
 
 
 def _boundaries(sorted_keys: list[pa.Array], rows: int) -> list[int]:
@@ -108,8 +118,6 @@ def _boundaries(sorted_keys: list[pa.Array], rows: int) -> list[int]:
     for key in sorted_keys:
         if pa.types.is_null(key.type):
             continue
-        if isinstance(key, pa.ExtensionArray):
-            key = key.storage
         run_ends = pc.run_end_encode(key, run_end_type=pa.int64()).run_ends
         starts.update(run_ends.to_pylist()[:-1])
     return sorted(starts)
@@ -169,9 +177,11 @@ class TableFilesWriter:
         """Stop, and delete every file that this write made."""
         self._pool.shutdown(cancel_futures=True)
         for open_file in self._open:
-            open_file.abort()
+            with suppress(OSError):
+                open_file.abort()
         for finished in self._finished:
-            self._target.io.delete(finished.file_path)
+            with suppress(OSError):
+                self._target.io.delete(finished.file_path)
 
     def _split_chunk(self) -> None:
         if not self._chunk:
@@ -224,11 +234,27 @@ class TableFilesWriter:
     def _write_rows(self, key: Record, slices: list[pa.Table], last: bool) -> None:
         if slices:
             rows = pa.concat_tables(slices)
-            open_file = self._take_file(key)
-            open_file.write(self._merged(rows) if self._sorts and len(slices) > 1 else rows)
-            self._put_back(key, open_file)
+            self._fill_files(key, self._merged(rows) if self._sorts and len(slices) > 1 else rows)
         if last:
             self._finish(self._partitions[key].idle)
+
+    def _fill_files(self, key: Record, rows: pa.Table) -> None:
+        """Write rows in parts of what is still missing to a full file, so that each has its target size."""
+        row_bytes = rows.nbytes / rows.num_rows
+        open_file: OpenDataFile | None = None
+        start = 0
+        while start < rows.num_rows:
+            open_file = open_file or self._take_file(key)
+            before = open_file.size
+            part = rows.slice(start, max(1, int((self._target.file_size - before) / max(row_bytes, 1e-3))))
+            open_file.write(part)
+            start += part.num_rows
+            row_bytes = (open_file.size - before) / part.num_rows
+            if open_file.size >= _NEARLY_FULL * self._target.file_size:
+                self._finish([open_file])
+                open_file = None
+        if open_file:
+            self._put_back(key, open_file)
 
     def _merged(self, rows: pa.Table) -> pa.Table:
         """Sort slices that are sorted each for itself into one run; each run becomes a file."""
@@ -247,10 +273,9 @@ class TableFilesWriter:
         return open_file
 
     def _put_back(self, key: Record, open_file: OpenDataFile) -> None:
-        full = open_file.size >= self._target.file_size
         with self._lock:
             crowded = len(self._open) > MAX_OPEN_FILES
-        if full or crowded or self._sorts:
+        if crowded or self._sorts:
             self._finish([open_file])
             return
         with self._lock:
@@ -265,7 +290,7 @@ class TableFilesWriter:
 
 
 def _for_each_thread(rows: pa.Table) -> list[pa.Table]:
-    """Cut a chunk that is worth it into parts that are written at the same time, each to a file of its own."""
+    """Cut a chunk that is worth it into parts that are written at the same time, each to its own file."""
     parts = min(_THREADS, max(1, rows.nbytes // PARALLEL_BYTES))
     size = -(-rows.num_rows // parts)
     return [rows.slice(start, size) for start in range(0, rows.num_rows, size)]

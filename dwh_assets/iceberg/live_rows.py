@@ -69,7 +69,7 @@ class LiveRows:
 def live_rows(
     connection: duckdb.DuckDBPyConnection, table: Table, tasks: Sequence[FileScanTask], schema: Schema
 ) -> LiveRows:
-    """Return a query over the live rows of `tasks`, with the columns of `schema`, a projection of the table's.
+    """Return a query over the live rows of `tasks`, with the columns of `schema`, a projection of the table.
 
     Raises `UnsupportedError` for data files that are not Parquet.
     """
@@ -120,7 +120,7 @@ def _local_query(files: dict[str, DataFile], schema: Schema) -> LiveRows:
         field.field_id: {"name": field.name, "type": duckdb_type(field.field_type), "default_value": None}
         for field in schema.fields
     }
-    return LiveRows(rows_sql, (list(files), duckdb.Value(by_id, _SCHEMA_TYPE)), files)
+    return LiveRows(rows_sql, (list(files), duckdb.Value(by_id, duckdb.sqltype(_SCHEMA_TYPE))), files)
 
 
 def _streamed_query(

@@ -106,16 +106,18 @@ def match(
     tasks: Sequence[FileScanTask],
     keys: Sequence[str],
     *,
-    compare: Sequence[str] = (),
+    compare: Sequence[str] | None = None,
 ) -> Matches:
     """Join the source with the live rows of `tasks` by `keys`, and compare the columns `compare`.
 
-    Without columns to compare, every row that is hit counts as changed. Rows are compared as SQL's
+    None compares nothing: every row that is hit counts as changed. A column that the table does not
+    have yet differs wherever the source has a value. Rows are compared as SQL's
     `IS DISTINCT FROM` does: null equals null, NaN equals NaN, -0.0 equals 0.0.
     """
     if not tasks:
         return Matches()
-    schema = table.schema().select(*keys, *compare)
+    known = {column.name for column in table.schema().fields}
+    schema = table.schema().select(*keys, *(column for column in compare or () if column in known))
     rows = live_rows(source.connection, table, tasks, schema)
     names = {
         "file": quote_identifier(FILE),
@@ -125,12 +127,7 @@ def match(
     on_sql = " AND ".join(
         f"live.{quote_identifier(key)} {source.equality_sql} source.{quote_identifier(key)}" for key in keys
     )
-    differs_sql = (
-        " OR ".join(
-            f"live.{quote_identifier(c)} IS DISTINCT FROM source.{quote_identifier(c)}" for c in compare
-        )
-        or "true"
-    )
+    differs_sql = "true" if compare is None else _differs_sql(compare, known)
     file_sql, position_sql, row_sql = names["file"], names["position"], names["row"]
     join_sql = (
         f"SELECT live.{file_sql}, live.{position_sql}, source.{row_sql}, {differs_sql} AS differs"
@@ -138,6 +135,16 @@ def match(
     )
     found = source.connection.execute(join_sql, rows.parameters).to_arrow_table().combine_chunks()
     return _matches(found, rows.files)
+
+
+def _differs_sql(compare: Sequence[str], known: set[str]) -> str:
+    either_sql = " OR ".join(
+        f"live.{quote_identifier(column)} IS DISTINCT FROM source.{quote_identifier(column)}"
+        if column in known
+        else f"source.{quote_identifier(column)} IS NOT NULL"
+        for column in compare
+    )
+    return either_sql or "false"
 
 
 def _matches(found: pa.Table, files: dict[str, DataFile]) -> Matches:

@@ -1,22 +1,22 @@
-"""Which files an overwrite takes away: whole ones by metadata alone, others written again without the rows."""
+"""Which files an overwrite takes away: whole ones by metadata alone, others written again without rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
 from pyiceberg.expressions import AlwaysTrue, BooleanExpression
-from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.metadata import TableMetadata
 
 from dwh_assets.iceberg.arrow_types import align
 from dwh_assets.iceberg.data_files import FileTarget
 from dwh_assets.iceberg.layout import TableFilesWriter
 from dwh_assets.iceberg.modes import Planned, delete_unused
 from dwh_assets.iceberg.position_deletes import PATH_ID
-from dwh_assets.iceberg.scan import matches
+from dwh_assets.iceberg.scan import live_batches, live_count, matches, planned_files
 
 
 @dataclass
@@ -43,19 +43,20 @@ class Overwrite:
 
     def plan(self, table: Table, branch: str) -> Planned:
         """Take away what matches on the branch, as it now is, and add the files."""
-        removed: list[DataFile] = []
         added = list(self.files)
         rows = 0
-        for task in self._tasks(table, branch):
+        gone: list[FileScanTask] = []
+        for task in self._tasks(table, branch, self.where):
             if task.residual == AlwaysTrue():
-                removed += [task.file, *deletes_of(task)]
-                rows += _live_rows(table, task)
+                gone.append(task)
+                rows += live_count(table.metadata, table.io, task)
                 continue
             rewrite = self._rewrite(table, task)
             if rewrite.rows_deleted:
-                removed += [task.file, *deletes_of(task)]
+                gone.append(task)
                 added += rewrite.kept_files
                 rows += rewrite.rows_deleted
+        removed = [*(task.file for task in gone), *self._targetless(table, branch, gone)]
         return Planned(
             added=tuple(added),
             removed=tuple(removed),
@@ -68,9 +69,32 @@ class Overwrite:
         rewritten = [file for rewrite in self._rewrites.values() for file in rewrite.kept_files]
         delete_unused(self.target, [*self.files, *rewritten], used)
 
-    def _tasks(self, table: Table, branch: str) -> Iterable[FileScanTask]:
+    def _tasks(self, table: Table, branch: str, where: BooleanExpression) -> list[FileScanTask]:
         head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
-        return table.scan(row_filter=self.where, snapshot_id=head.snapshot_id).plan_files() if head else []
+        if head is None:
+            return []
+        planned = table.scan(row_filter=where, snapshot_id=head.snapshot_id)
+        return planned_files(planned.update(table_metadata=self._with_new_columns(table.metadata)))
+
+    def _with_new_columns(self, metadata: TableMetadata) -> TableMetadata:
+        """Let the filter speak of columns that this write adds: they are null in every row so far."""
+        new_id = max(schema.schema_id for schema in metadata.schemas) + 1
+        schema = self.target.schema.model_copy(update={"schema_id": new_id})
+        return metadata.model_copy(
+            update={"schemas": [*metadata.schemas, schema], "current_schema_id": new_id}
+        )
+
+    def _targetless(self, table: Table, branch: str, gone: list[FileScanTask]) -> list[DataFile]:
+        """Return the delete files of which every data file is gone: one may concern several."""
+        candidates = {file.file_path: file for task in gone for file in task.delete_files}
+        own = {file.file_path for task in gone for file in deletes_of(task)}
+        if candidates.keys() > own:
+            paths = {task.file.file_path for task in gone}
+            for task in self._tasks(table, branch, AlwaysTrue()):
+                if task.file.file_path not in paths:
+                    for file in task.delete_files:
+                        candidates.pop(file.file_path, None)
+        return list(candidates.values())
 
     def _rewrite(self, table: Table, task: FileScanTask) -> _Rewrite:
         key = (task.file.file_path, frozenset(delete.file_path for delete in task.delete_files))
@@ -79,13 +103,12 @@ class Overwrite:
         return self._rewrites[key]
 
     def _write_kept(self, table: Table, task: FileScanTask) -> _Rewrite:
-        schema = table.schema()
+        schema = self.target.schema
         gone = matches(schema, self.where)
         writer = TableFilesWriter(self.target)
         kept = total = 0
         try:
-            scan = ArrowScan(table.metadata, table.io, schema, AlwaysTrue())
-            for batch in scan.to_record_batches([task]):
+            for batch in live_batches(table.metadata, table.io, task, schema):
                 rows = pa.Table.from_batches([batch])
                 stays = rows.filter(~gone)
                 total += rows.num_rows
@@ -106,11 +129,3 @@ def deletes_of(task: FileScanTask) -> list[DataFile]:
     bounds = ((file, file.lower_bounds or {}, file.upper_bounds or {}) for file in task.delete_files)
     own_path = task.file.file_path.encode()
     return [file for file, low, high in bounds if low.get(PATH_ID) == high.get(PATH_ID) == own_path]
-
-
-def _live_rows(table: Table, task: FileScanTask) -> int:
-    """Return the rows of a file that are not deleted; the file is read only if deletes apply to it."""
-    if not task.delete_files:
-        return task.file.record_count
-    scan = ArrowScan(table.metadata, table.io, table.schema().select(), AlwaysTrue())
-    return sum(batch.num_rows for batch in scan.to_record_batches([task]))

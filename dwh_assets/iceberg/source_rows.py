@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -114,7 +114,7 @@ class SourceRows:
         total, unique = self.connection.execute(unique_sql).fetchone() or (0, 0)
         if total == unique:
             return
-        sample_sql = f"SELECT {keys_sql}, count(*) AS times FROM source GROUP BY {keys_sql} HAVING count(*) > 1 LIMIT ?"
+        sample_sql = f"SELECT {keys_sql}, count(*) FROM source GROUP BY ALL HAVING count(*) > 1 LIMIT ?"
         sample = self.connection.execute(sample_sql, [_SAMPLE]).fetchall()
         shown = "; ".join(f"{row[:-1] if len(row) > 2 else row[0]} {row[-1]} times" for row in sample)
         raise DataError(

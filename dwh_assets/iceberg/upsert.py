@@ -49,7 +49,7 @@ class Upsert:
         delete_unused(self.target, self._for_this_plan, ())
         self._for_this_plan = []
         tasks = self._tasks(table, branch)
-        matches = match(self.source, table, tasks, self.layout.key_columns, compare=self._compared(table))
+        matches = match(self.source, table, tasks, self.layout.key_columns, compare=self._compared())
         added = self._write_source(matches.unchanged)
         removed, rewritten, deletes = self._remove(table, tasks, matches)
         return Planned(
@@ -69,15 +69,11 @@ class Upsert:
         head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
         return candidate_tasks(self.source, table, self.layout.key_columns, head.snapshot_id) if head else []
 
-    def _compared(self, table: Table) -> list[str]:
-        """Return the columns to compare; one that the table does not have yet differs wherever it is not null."""
+    def _compared(self) -> list[str] | None:
         if not self.layout.detect_unchanged:
-            return []
-        known = {field.name for field in table.schema().fields}
+            return None
         return [
-            f.name
-            for f in self.target.schema.fields
-            if f.name not in self.layout.key_columns and f.name in known
+            field.name for field in self.target.schema.fields if field.name not in self.layout.key_columns
         ]
 
     def _write_source(self, unchanged: pa.Array) -> list[DataFile]:
@@ -92,7 +88,7 @@ class Upsert:
     def _remove(
         self, table: Table, tasks: Sequence[FileScanTask], matches: Matches
     ) -> tuple[list[DataFile], list[DataFile], list[DataFile]]:
-        """Take the rows that are hit out of their files; return files removed, files rewritten, delete files."""
+        """Take the rows that are hit out of their files; return removed, rewritten and delete files."""
         by_path = {task.file.file_path: task for task in tasks}
         removed: list[DataFile] = []
         rewritten: list[DataFile] = []

@@ -259,8 +259,7 @@ class _Write:
         shape = decide_shape(table.metadata, self._config, self._incoming, self._name)
         if not shape.same_files(self._shape):
             raise ConflictError(
-                f"{self._name}: its columns, partitioning or sort order were changed by another commit during "
-                "this write.",
+                f"{self._name}: another commit changed its columns, partitioning or order during this write.",
                 remedy="Run the write again.",
             )
         return shape

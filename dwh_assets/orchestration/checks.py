@@ -42,7 +42,7 @@ def _repeated_keys(rows: Any, key_columns: list[str]) -> tuple[int, int, list[An
     with duckdb.connect() as connection:
         connection.register("arriving", rows)
         connection.execute(
-            f"CREATE TABLE keys AS SELECT {columns_sql}, count(*) AS times FROM arriving GROUP BY {columns_sql}"
+            f"CREATE TABLE keys AS SELECT {columns_sql}, count(*) AS times FROM arriving GROUP BY ALL"
         )
         total, repeated = connection.execute(
             "SELECT coalesce(sum(times), 0)::BIGINT, count(*) FILTER (times > 1) FROM keys"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,11 +97,9 @@ class Demo:
                 f"[yellow]Run {run_id[:8]} was killed earlier: marked as failed, its slots freed.[/]"
             )
         apply_pool_limits(self._instance, self._definitions)
-        success = all(
-            [self._materialize(wave) for wave in waves(self._definitions.resolve_all_asset_specs())]
-        )
+        outcomes = [self._materialize(wave) for wave in waves(self._definitions.resolve_all_asset_specs())]
         self._show(time.monotonic() - started)
-        return success
+        return all(outcomes)
 
     def _materialize(self, wave: Wave) -> bool:
         run_id = make_new_run_id()
@@ -123,8 +120,8 @@ class Demo:
 
     def _show(self, seconds: float) -> None:
         table = RichTable(
-            "Asset", "Operation", "Rows in", "Rows out", "Rows now", "Files", "Bytes", "Snapshot", "Seconds", "Checks",
-            title="The lakehouse",
+            "Asset", "Operation", "Rows in", "Rows out", "Rows now", "Files", "Bytes", "Snapshot", "Seconds",
+            "Checks", title="The lakehouse",
         )  # fmt: skip
         for key, metadata in _last_materializations(self._events).items():
             table.add_row(*_row(key, metadata, self._checks_of(key)))
@@ -240,8 +237,6 @@ def _wide_console() -> Console:
 def main() -> int:
     """Run the demo on the local instance; return 1 when anything failed."""
     load_dotenv()
-    # Dagster warns of its own use of a beta parameter whenever asset checks need a resource.
-    warnings.filterwarnings("ignore", category=dg.BetaWarning, module="dagster")
     from dwh_assets.definitions import defs
 
     with local_instance() as instance:

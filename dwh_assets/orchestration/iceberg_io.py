@@ -6,14 +6,14 @@ from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from pydantic import PrivateAttr
+from pydantic import PrivateAttr, ValidationError
 from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import AlwaysFalse, And, BooleanExpression
 from pyiceberg.schema import Schema
 from pyiceberg.table import DataScan, Table
 
 from dwh_assets.config import IcebergWriterConfig, TableLayout
-from dwh_assets.errors import DwhError, NotFoundError, TransientError
+from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError, TransientError
 from dwh_assets.iceberg.declaration import decide_shape, find_table
 from dwh_assets.iceberg.frames import read_as
 from dwh_assets.iceberg.scan import filter_expression, scan
@@ -22,20 +22,45 @@ from dwh_assets.iceberg.sources import as_reader
 from dwh_assets.iceberg.write import IcebergWriter, WriteResult
 from dwh_assets.orchestration import step
 from dwh_assets.orchestration.metadata import version_metadata, write_metadata
+from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
 from dwh_assets.orchestration.resources import IcebergCatalogResource
 
 
 def table_name(asset_key: dg.AssetKey, metadata: Mapping[str, Any]) -> str:
-    """Return `namespace.table`: the metadata entry `table`, else the asset key without its first part."""
-    named = metadata.get("table")
-    return str(named) if named else ".".join(asset_key.path[1:] or asset_key.path)
+    """Return `namespace.table`: the metadata entry `table`, else the asset key without its first part.
+
+    Raises `ConfigurationError` when that leaves no namespace.
+    """
+    entry = metadata.get("table")
+    name = str(entry) if entry else ".".join(asset_key.path[1:])
+    if "." not in name:
+        raise ConfigurationError(
+            f"The asset {asset_key.to_user_string()} does not say which Iceberg table it is.",
+            remedy="Give it the key [iceberg, namespace, table], or the metadata entry table.",
+        )
+    return name
 
 
-def table_layout(metadata: Mapping[str, Any]) -> TableLayout:
-    """Return the table layout that an asset's metadata declares; an entry is named as the attribute."""
+def writer_config(table: str, metadata: Mapping[str, Any]) -> IcebergWriterConfig:
+    """Return how to write a table whose layout an asset's metadata declare, an entry for each attribute.
+
+    Raises `ConfigurationError` that names the attribute, what was found and what is expected.
+    """
     declared = {name: metadata[name] for name in TableLayout.model_fields if name in metadata}
-    return TableLayout.model_validate(declared)
+    try:
+        return IcebergWriterConfig.model_validate({**declared, "table": table})
+    except ValidationError as error:
+        raise ConfigurationError(f"{table}: {first_mistake(error)}.") from None
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Say in one sentence where the first mistake is, what was found and what is expected."""
+    first, *others = error.errors(include_url=False)
+    where = ".".join(str(part) for part in first["loc"])
+    found = f"{where} is {first['input']!r}: " if where else ""
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{found}{first['msg']}{more}"
 
 
 class IcebergIOManager(dg.ConfigurableIOManager):
@@ -63,24 +88,23 @@ class IcebergIOManager(dg.ConfigurableIOManager):
 
     def _write(self, context: dg.OutputContext, obj: Any) -> None:
         name = table_name(context.asset_key, context.definition_metadata)
-        layout = table_layout(context.definition_metadata)
+        config = writer_config(name, context.definition_metadata)
         keys = step.output_partition_keys(context)
         catalog = self.iceberg.catalog
-        writer = IcebergWriter(IcebergWriterConfig(table=name, **_given(layout)), catalog=catalog)
         reader = as_reader(obj)
         where = None
         if keys is not None:
-            where = _partition_filter(context, keys, _schema(catalog, name, layout, reader.schema), name)
-        result = writer.write(
+            where = _partition_filter(context, keys, _schema(catalog, config, reader.schema), name)
+        result = IcebergWriter(config, catalog=catalog).write(
             reader,
-            where=where if layout.write_mode == "overwrite" else None,
+            where=where if config.write_mode == "overwrite" else None,
             summary=self._lineage(context, keys),
             idempotency_key=step.idempotency_key(context, named(keys or ())),
         )
         self._report(context, result, catalog.load_table(name), keys)
 
     def _lineage(self, context: dg.OutputContext, keys: Sequence[str] | None) -> dict[str, str]:
-        """Return what the snapshot itself remembers: who made it, for which partitions, from which versions."""
+        """Return what the snapshot itself remembers: the run, its partitions, the versions it has read."""
         return {
             "dwh.run-id": step.run_id(context),
             "dwh.asset-key": context.asset_key.to_user_string(),
@@ -95,10 +119,11 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             step.set_data_version(context, str(result.logical_snapshot_id))
         metadata = write_metadata(result, table, shown(keys) if keys else None)
         context.add_output_metadata(metadata)
-        for key in keys or ():
-            where = _partition_filter(context, [key], table.schema(), result.table)
-            rows = scan(table, where=where, snapshot_id=result.snapshot_id).count()
-            step.add_partition_metadata(context, key, {"dagster/partition_row_count": rows})
+        if keys:
+            expr = context.definition_metadata.get("partition_expr")
+            counts = partition_counts(table, result.snapshot_id, context.asset_partitions_def, keys, expr)
+            for key, rows in counts.items():
+                step.add_partition_metadata(context, key, {"dagster/partition_row_count": rows})
         context.log.info(metadata["dwh/summary"].value)
 
     def _scan(self, context: dg.InputContext) -> DataScan:
@@ -120,9 +145,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         )
         inputs = self._read.setdefault(step.step_id(context), {})
         inputs[f"dwh.input.{name}"] = str(snapshot.snapshot_id)
-        if (
-            len(step.input_partition_keys(context) or ()) < 2
-        ):  # Dagster observes one partition, or an asset without any
+        # Dagster observes one partition, or an asset without any.
+        if len(step.input_partition_keys(context) or ()) < 2:
             context.add_input_metadata(version_metadata(snapshot.snapshot_id, snapshot.parent_snapshot_id))
         return planned
 
@@ -159,12 +183,12 @@ def as_failure(error: DwhError, declared_at: str | None = None) -> dg.Failure:
     )
 
 
-def _schema(catalog: Catalog, name: str, layout: TableLayout, arrow: pa.Schema) -> Schema:
+def _schema(catalog: Catalog, config: IcebergWriterConfig, arrow: pa.Schema) -> Schema:
     """Return the columns that the table has after the write: the filter is built before anything changes."""
-    table = find_table(catalog, name)
+    table = find_table(catalog, config.table)
     if table is None:
-        return declare(arrow, layout.columns, layout.key_columns, name)
-    return decide_shape(table.metadata, layout, arrow, name).schema
+        return declare(arrow, config.columns, config.key_columns, config.table)
+    return decide_shape(table.metadata, config, arrow, config.table).schema
 
 
 def _partition_filter(
@@ -180,7 +204,3 @@ def _is_whole_table(context: dg.InputContext, keys: Sequence[str]) -> bool:
         return False
     definition = context.asset_partitions_def
     return set(keys) >= set(definition.get_partition_keys(dynamic_partitions_store=context.instance))
-
-
-def _given(layout: TableLayout) -> dict[str, Any]:
-    return {name: getattr(layout, name) for name in layout.model_fields_set}

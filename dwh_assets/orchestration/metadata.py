@@ -112,7 +112,7 @@ def write_summary(result: WriteResult, partitions: str | None) -> str:
     """Say in one or two sentences what a write did."""
     where = f" partition {partitions}" if partitions else ""
     if result.repeated:
-        return f"Already written{where} by an earlier attempt as snapshot `{result.snapshot_id}`; nothing was done."
+        return f"Already written{where} as snapshot `{result.snapshot_id}` by an earlier attempt."
     if not result.changed:
         return f"Nothing to write{where}; the table stays at snapshot `{result.snapshot_id}`."
     changes = f" Columns: {'; '.join(result.schema_changes)}." if result.schema_changes else ""

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import dagster as dg
@@ -75,7 +75,7 @@ def partition_slice(definition: dg.PartitionsDefinition, keys: Sequence[str]) ->
         time_windows: list[Window] = []
         for dimension in definition.partitions_defs:
             if isinstance(dimension.partitions_def, dg.TimeWindowPartitionsDefinition):
-                chosen = {_dimensions(definition, key)[dimension.name] for key in keys}
+                chosen = {dimensions(definition, key)[dimension.name] for key in keys}
                 time_windows = _windows(dimension.partitions_def, chosen)
         return PartitionSlice(tuple(keys), tuple(time_windows))
     if isinstance(definition, dg.TimeWindowPartitionsDefinition):
@@ -100,7 +100,7 @@ def partition_filter(
     if isinstance(definition, dg.MultiPartitionsDefinition):
         found = _multi_filter(definition, keys, partition_expr, schema, table)
     else:
-        found = _dimension_filter(definition, keys, _single_column(partition_expr, table), schema, table)
+        found = _dimension_filter(definition, keys, single_column(partition_expr, table), schema, table)
     return filter_expression(schema, found, table)
 
 
@@ -111,28 +111,42 @@ def _multi_filter(
     schema: Schema,
     table: str,
 ) -> BooleanExpression:
-    columns = _columns_by_dimension(definition, partition_expr, table)
-    groups: dict[tuple[str, ...], set[str]] = {}
-    first, *others = sorted(columns)
-    for key in keys:
-        by_dimension = _dimensions(definition, key)
-        groups.setdefault(tuple(by_dimension[name] for name in others), set()).add(by_dimension[first])
+    """Return the filter for exactly these cells, as few rectangles where they are rectangles."""
+    columns = columns_by_dimension(definition, partition_expr, table)
     definitions = {d.name: d.partitions_def for d in definition.partitions_defs}
+    first, *others = sorted(columns, key=lambda name: (not _is_time(definitions[name]), name))
+    firsts: dict[tuple[str, ...], set[str]] = {}
+    for key in keys:
+        cell = dimensions(definition, key)
+        firsts.setdefault(tuple(cell[name] for name in others), set()).add(cell[first])
+    rectangles: dict[frozenset[str], list[tuple[str, ...]]] = {}
+    for rest, first_keys in firsts.items():
+        rectangles.setdefault(frozenset(first_keys), []).append(rest)
 
     def one(name: str, dimension_keys: Iterable[str]) -> BooleanExpression:
         return _dimension_filter(definitions[name], sorted(dimension_keys), columns[name], schema, table)
 
+    def rest_filter(rests: list[tuple[str, ...]]) -> BooleanExpression:
+        if len(others) == 1:
+            return one(others[0], [key for (key,) in rests])
+        return _any(_all(one(name, [key]) for name, key in zip(others, rest, strict=True)) for rest in rests)
+
     return _any(
-        _all([one(first, firsts), *(one(name, [key]) for name, key in zip(others, rest, strict=True))])
-        for rest, firsts in groups.items()
+        _all([one(first, first_keys), rest_filter(rests)]) for first_keys, rests in rectangles.items()
     )
 
 
-def _dimensions(definition: dg.MultiPartitionsDefinition, key: str) -> Mapping[str, str]:
+def _is_time(definition: dg.PartitionsDefinition) -> bool:
+    return isinstance(definition, dg.TimeWindowPartitionsDefinition)
+
+
+def dimensions(definition: dg.MultiPartitionsDefinition, key: str) -> Mapping[str, str]:
+    """Return the key of each dimension that a key of several dimensions is made of."""
     return definition.get_partition_key_from_str(key).keys_by_dimension
 
 
-def _single_column(partition_expr: PartitionExpr | None, table: str) -> str:
+def single_column(partition_expr: PartitionExpr | None, table: str) -> str:
+    """Return the column of partitions in one dimension; raise `ConfigurationError` unless there is one."""
     if isinstance(partition_expr, str):
         return partition_expr
     raise ConfigurationError(
@@ -141,13 +155,15 @@ def _single_column(partition_expr: PartitionExpr | None, table: str) -> str:
     )
 
 
-def _columns_by_dimension(
+def columns_by_dimension(
     definition: dg.MultiPartitionsDefinition, partition_expr: PartitionExpr | None, table: str
 ) -> dict[str, str]:
+    """Return the column of each dimension; raise `ConfigurationError` unless each has one."""
     names = {dimension.name for dimension in definition.partitions_defs}
     if not isinstance(partition_expr, Mapping) or set(partition_expr) != names:
         raise ConfigurationError(
-            f"{table} has the partition dimensions {', '.join(sorted(names))}; partition_expr is {partition_expr!r}.",
+            f"{table} has the partition dimensions {', '.join(sorted(names))}; "
+            f"partition_expr is {partition_expr!r}.",
             remedy="Set partition_expr to a mapping from each dimension to a column.",
         )
     return dict(partition_expr)
@@ -166,7 +182,7 @@ def _dimension_filter(
     if isinstance(definition, dg.TimeWindowPartitionsDefinition) and not isinstance(column_type, StringType):
         windows = _windows(definition, keys)
         return _any(_window_filter(window, column, column_type, table) for window in windows)
-    return In(Reference(column), {_typed(key, column_type, column, table) for key in keys})
+    return In(Reference(column), {typed(key, column_type, column, table) for key in keys})
 
 
 def _windows(definition: dg.TimeWindowPartitionsDefinition, keys: Iterable[str]) -> list[Window]:
@@ -186,17 +202,20 @@ def _windows(definition: dg.TimeWindowPartitionsDefinition, keys: Iterable[str])
 
 
 def _window_filter(window: Window, column: str, column_type: IcebergType, table: str) -> BooleanExpression:
-    start, end = (_bound(moment, column, column_type, table) for moment in (window.start, window.end))
+    start, end = (bound(moment, column, column_type, table) for moment in (window.start, window.end))
     return And(
-        GreaterThanOrEqual(term=Reference(column), value=literal(start)),
-        LessThan(term=Reference(column), value=literal(end)),
+        GreaterThanOrEqual(term=Reference(column), value=literal(start.isoformat())),
+        LessThan(term=Reference(column), value=literal(end.isoformat())),
     )
 
 
-def _bound(moment: datetime, column: str, column_type: IcebergType, table: str) -> str:
-    """Write a window's bound as the column understands it: an instant, a local clock time or a day."""
+def bound(moment: datetime, column: str, column_type: IcebergType, table: str) -> date:
+    """Return a window's bound as the column understands it: an instant, a local clock time or a day.
+
+    Raises `ConfigurationError` for a column that cannot tell the moment.
+    """
     if isinstance(column_type, TimestamptzType):
-        return moment.astimezone(UTC).isoformat()
+        return moment.astimezone(UTC)
     if isinstance(column_type, TimestampType):
         if moment.fold:
             raise ConfigurationError(
@@ -204,9 +223,9 @@ def _bound(moment: datetime, column: str, column_type: IcebergType, table: str) 
                 f"back; column {column!r} of type {column_type} does not tell that from the hour before.",
                 remedy="Map it to a timestamptz column, or use windows of a day or longer.",
             )
-        return moment.replace(tzinfo=None).isoformat()
+        return moment.replace(tzinfo=None)
     if isinstance(column_type, DateType) and moment.time() == datetime.min.time():
-        return moment.date().isoformat()
+        return moment.date()
     raise ConfigurationError(
         f"{table}: a time window that begins at {moment.isoformat()} cannot be told by column {column!r} "
         f"of type {column_type}.",
@@ -214,8 +233,8 @@ def _bound(moment: datetime, column: str, column_type: IcebergType, table: str) 
     )
 
 
-def _typed(key: str, column_type: IcebergType, column: str, table: str) -> Any:
-    """Return the key as a value of the column."""
+def typed(key: str, column_type: IcebergType, column: str, table: str) -> Any:
+    """Return the key as a value of the column; raise `ConfigurationError` where it is none."""
     if isinstance(column_type, BooleanType) and key.lower() in ("true", "false"):
         return key.lower() == "true"
     if isinstance(column_type, IntegerType | LongType):

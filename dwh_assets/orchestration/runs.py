@@ -8,6 +8,8 @@ import dagster as dg
 import psutil
 from dagster import DagsterRunStatus, RunsFilter
 
+from dwh_assets.orchestration.environment import load_dotenv, local_instance
+
 MAX_WRITERS = "dwh/max_writers"
 _ALIVE_TAG = "dwh/process"
 _UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
@@ -60,3 +62,17 @@ def apply_pool_limits(instance: dg.DagsterInstance, definitions: dg.Definitions)
         if instance.event_log_storage.get_concurrency_info(pool).slot_count != limit:
             instance.event_log_storage.set_concurrency_slots(pool, limit)
     return wanted
+
+
+def main() -> None:
+    """Prepare the local instance for `make dev`: dead runs failed, pool limits set."""
+    from dwh_assets.definitions import defs
+
+    load_dotenv()
+    with local_instance() as instance:
+        fail_dead_runs(instance)
+        apply_pool_limits(instance, defs())
+
+
+if __name__ == "__main__":
+    main()

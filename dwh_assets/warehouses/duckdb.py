@@ -77,6 +77,7 @@ class DuckDBReplica:
         self.table = table
         self._connections = connections
         self._target = (schema, name)
+        self._target_sql = qualified(schema, name)
         self._name = f"{schema}.{name}"
 
     @property
@@ -144,7 +145,7 @@ class DuckDBReplica:
         with self._connections.open() as connection, Transaction(connection) as transaction:
             held = read_state(transaction, *self._target)
             if held and held.table == self.table:
-                transaction.execute(f"DROP TABLE IF EXISTS {qualified(*self._target)}")
+                transaction.execute(f"DROP TABLE IF EXISTS {self._target_sql}")
                 delete_state(transaction, *self._target)
 
     def _bring(
@@ -196,7 +197,7 @@ class DuckDBReplica:
         # An instant has no zone of its own: without this, Arrow would show the zone of the machine.
         connection.execute("SET SESSION TimeZone = 'UTC'")
         try:
-            rows = connection.sql(f"SELECT * FROM {qualified(*self._target)}")
+            rows = connection.sql(f"SELECT * FROM {self._target_sql}")
         except duckdb.CatalogException:
             raise NotFoundError(
                 f"The replica {self._name} was never loaded.", remedy="Sync it first."
@@ -246,8 +247,8 @@ def _equals(column: str, value: Any) -> duckdb.Expression:
 
 
 def _column(name: str) -> duckdb.Expression:
-    """DuckDB reads the name of an expression as SQL, dots and quotes included."""
-    return duckdb.ColumnExpression(quote_identifier(name))
+    # A ColumnExpression splits names at dots and does not know doubled quotes.
+    return duckdb.SQLExpression(quote_identifier(name))
 
 
 def _until_read(reader: pa.RecordBatchReader, stack: ExitStack) -> Iterator[pa.RecordBatch]:

@@ -55,9 +55,7 @@ def read_state(transaction: Transaction, schema: str, table: str) -> ReplicaStat
         return None
     lake_table, table_uuid, snapshot_id, logical_id, schema_id, rows, microseconds, run_id = row
     synced_at = _EPOCH + timedelta(microseconds=microseconds)
-    return ReplicaState(
-        lake_table, table_uuid, snapshot_id, logical_id, schema_id, rows, synced_at, run_id
-    )
+    return ReplicaState(lake_table, table_uuid, snapshot_id, logical_id, schema_id, rows, synced_at, run_id)
 
 
 def write_state(transaction: Transaction, schema: str, table: str, state: ReplicaState) -> None:
