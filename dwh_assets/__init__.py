@@ -3,11 +3,15 @@
 from dwh_assets.config import CatalogConfig, IcebergWriterConfig
 from dwh_assets.iceberg.catalogs import load_catalog
 from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_assets.warehouses.base import SyncResult
+from dwh_assets.warehouses.duckdb import DuckDBWarehouse
 
 __all__ = [
     "CatalogConfig",
+    "DuckDBWarehouse",
     "IcebergWriter",
     "IcebergWriterConfig",
+    "SyncResult",
     "WriteResult",
     "load_catalog",
 ]

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, m
 from dwh_assets.errors import ConfigurationError
 
 CatalogKind = Literal["sql", "rest", "glue", "hive", "hadoop"]
-WriteMode = Literal["append", "overwrite", "upsert"]
+WriteMode = Literal["append", "overwrite", "upsert", "merge"]
 
 _TRANSFORM = re.compile(r"identity|year|month|day|hour|void|bucket\[[1-9]\d*\]|truncate\[[1-9]\d*\]")
 _ENVIRONMENT_REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -150,14 +150,95 @@ class SchemaEvolution(_Declared):
     )
 
 
+class MergeClause(_Declared):
+    """What a merge does with some of the rows."""
+
+    when: Literal["matched", "not_matched", "not_matched_by_source"] = Field(
+        description="matched: a row of the data and one of the table belong together; not_matched: a row of "
+        "the data has no partner in the table; not_matched_by_source: one of the table has none in the data."
+    )
+    then: Literal["update", "delete", "insert"] = Field(
+        description="update or delete for rows of the table, insert for not_matched."
+    )
+    only_if: str | None = Field(
+        default=None,
+        alias="if",
+        description="SQL condition over source and target; the clause applies where it is true.",
+    )
+    values: dict[str, str] | None = Field(
+        default=None,
+        alias="set",
+        description="Column: SQL expression over source and target. Unset: every column as in the data. "
+        "Columns that are not named keep their value in an update and are null in an insert.",
+    )
+
+    # Both spellings are accepted: `if` is a keyword of Python.
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+    @model_validator(mode="after")
+    def _fits_its_rows(self) -> Self:
+        allowed = ("insert",) if self.when == "not_matched" else ("update", "delete")
+        if self.then not in allowed:
+            raise ValueError(f"when {self.when} takes {' or '.join(allowed)}, not {self.then}")
+        if self.then == "delete" and self.values is not None:
+            raise ValueError("a clause that deletes sets nothing")
+        if self.when == "not_matched_by_source" and self.then == "update" and not self.values:
+            raise ValueError("when not_matched_by_source, an update needs set: there is no row of the data")
+        if self.values is not None and not self.values:
+            raise ValueError("set names no column; leave it out to take every column from the data")
+        return self
+
+
+class Merge(_Declared):
+    """How a merge pairs the rows of the data with the table's, and what it does with them."""
+
+    on: str | None = Field(
+        default=None,
+        description="SQL condition over source and target that pairs rows; unset: equal key_columns.",
+    )
+    clauses: list[MergeClause] = Field(
+        description="In order: to each row or pair the first clause that applies is applied."
+    )
+    not_written: list[str] = Field(
+        default_factory=list,
+        description="Columns of the data that only conditions and expressions use, such as a change flag.",
+    )
+
+    @model_validator(mode="after")
+    def _every_clause_can_apply(self) -> Self:
+        if not self.clauses:
+            raise ValueError("a merge without clauses does nothing; give at least one")
+        caught: dict[str, int] = {}
+        for number, clause in enumerate(self.clauses, start=1):
+            if clause.when in caught:
+                raise ValueError(
+                    f"clause {number} never applies: clause {caught[clause.when]} takes every "
+                    f"{clause.when} row; give that one an if, or put it last"
+                )
+            if clause.only_if is None:
+                caught[clause.when] = number
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _yaml_reads_on_as_true(cls, given: Any) -> Any:
+        """In YAML 1.1 the bare key `on` is the boolean true."""
+        if isinstance(given, dict) and True in given:
+            return {"on" if key is True else key: value for key, value in given.items()}
+        return given
+
+
 class TableLayout(_Declared):
     """How one Iceberg table is laid out and written; the part that notebooks and YAML share."""
 
-    write_mode: WriteMode = Field(default="append", description="append, overwrite or upsert.")
+    write_mode: WriteMode = Field(default="append", description="append, overwrite, upsert or merge.")
     key_columns: list[str] = Field(default_factory=list, description="Columns that identify a row.")
+    merge: Merge | None = Field(
+        default=None, description="What write_mode merge does: how rows are paired, and ordered clauses."
+    )
     detect_unchanged: bool = Field(
         default=True,
-        description="Upsert leaves rows alone that equal the table's; false writes every match again.",
+        description="Upsert and merge leave rows alone that equal the table's; false writes them again.",
     )
     null_keys: Literal["error", "match"] = Field(
         default="error", description="A null in a key column of an upsert is an error, or matches a null."
@@ -227,6 +308,16 @@ class IcebergWriterConfig(TableLayout):
     def _keys_for_upsert(self) -> Self:
         if self.write_mode == "upsert" and not self.key_columns:
             raise ValueError("write_mode upsert needs key_columns")
+        return self
+
+    @model_validator(mode="after")
+    def _merge_for_merge(self) -> Self:
+        if (self.write_mode == "merge") != (self.merge is not None):
+            raise ValueError("write_mode merge and merge, with its clauses, need each other")
+        if self.merge is not None and self.merge.on is None and not self.key_columns:
+            raise ValueError("merge needs on, or key_columns")
+        if self.on_duplicate != "error" and self.write_mode == "merge" and not self.key_columns:
+            raise ValueError("on_duplicate needs key_columns")
         return self
 
     @model_validator(mode="after")

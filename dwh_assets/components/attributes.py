@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-from typing import Literal, Self
+from datetime import date, datetime, timedelta
+from typing import Any, Literal, Self
+from zoneinfo import ZoneInfo
 
 import dagster as dg
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pyiceberg.types import NestedField
+
+from dwh_assets.config import ColumnDeclaration
 
 _CRON = {"hour": "0 * * * *", "day": "0 0 * * *", "week": "0 0 * * 0", "month": "0 0 1 * *"}
 _FORMAT = {"hour": "%Y-%m-%d-%H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m-%d"}
 
 
-class _Attribute(dg.Model, dg.Resolvable):
+class _Attribute(BaseModel):
     """An attribute of several parts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Column(ColumnDeclaration):
+    """What is promised about one column, over what the data themselves say."""
+
+    @field_validator("type")
+    @classmethod
+    def _known_type(cls, value: str | None) -> str | None:
+        try:
+            _ = value and NestedField(1, "column", value, required=False)
+        except ValueError:
+            raise ValueError(
+                "expected an Iceberg type, for example int, long, double, decimal(10, 2), string, date, "
+                "timestamp or timestamptz"
+            ) from None
+        return value
 
 
 class PartitionDimension(_Attribute):
@@ -38,15 +60,59 @@ class PartitionDimension(_Attribute):
     keys: list[str] | None = Field(default=None, description="The fixed partition keys.")
     dynamic: str | None = Field(default=None, description="Name of a dynamic set of partitions.")
 
+    @field_validator("start", "end", mode="before")
+    @classmethod
+    def _moment(cls, value: Any) -> Any:
+        """Take dates that YAML reads as dates, and refuse what is no moment."""
+        text = value.isoformat() if isinstance(value, date) else value
+        if isinstance(text, str) and datetime.fromisoformat(text).tzinfo is not None:
+            raise ValueError("the time zone is an attribute of its own: leave it out here")
+        return text
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError("not the name of a time zone, such as UTC or America/New_York") from None
+        return value
+
+    @field_validator("keys")
+    @classmethod
+    def _distinct(cls, value: list[str] | None) -> list[str] | None:
+        repeated = {key for key in value or [] if (value or []).count(key) > 1}
+        if repeated:
+            raise ValueError(f"a key stands there twice: {', '.join(sorted(repeated))}")
+        return value
+
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
         given = [name for name in ("every", "cron", "keys", "dynamic") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise ValueError(f"give exactly one of every, cron, keys or dynamic; found {found}")
-        if (self.every or self.cron) and not self.start:
+        if self.is_time and not self.start:
             raise ValueError("time windows need a start")
+        stray = {"start", "end", "timezone"} & self.model_fields_set
+        if stray and not self.is_time:
+            raise ValueError(f"{', '.join(sorted(stray))} belongs to time windows, not to {given[0]}")
+        for moment in (self.start, self.end):
+            _require_exact(moment, self._format)
+        try:
+            self.definition()
+        except dg.DagsterError as error:
+            raise ValueError(str(error)) from None
         return self
+
+    @property
+    def is_time(self) -> bool:
+        """Whether the partitions are time windows."""
+        return self.every is not None or self.cron is not None
+
+    @property
+    def _format(self) -> str:
+        return _FORMAT[self.every] if self.every else "%Y-%m-%d-%H:%M"
 
     def definition(self) -> dg.PartitionsDefinition[str]:
         """Return the Dagster partitions of this dimension."""
@@ -54,21 +120,25 @@ class PartitionDimension(_Attribute):
             return dg.StaticPartitionsDefinition(self.keys)
         if self.dynamic is not None:
             return dg.DynamicPartitionsDefinition(name=self.dynamic)
-        fmt = _FORMAT[self.every] if self.every else "%Y-%m-%d-%H:%M"
+        fmt = self._format
         return dg.TimeWindowPartitionsDefinition(
-            start=dg_time(self.start or "", fmt),
-            end=dg_time(self.end, fmt) if self.end else None,
+            start=_key(self.start or "", fmt),
+            end=_key(self.end, fmt) if self.end else None,
             fmt=fmt,
             timezone=self.timezone,
             cron_schedule=self.cron or _CRON[self.every or "day"],
         )
 
 
-def dg_time(moment: str, fmt: str) -> str:
+def _key(moment: str, fmt: str) -> str:
     """Write a date or ISO moment in the format that the partition keys have."""
-    from datetime import datetime
-
     return datetime.fromisoformat(moment).strftime(fmt)
+
+
+def _require_exact(moment: str | None, fmt: str) -> None:
+    """Refuse a moment that the format would cut: days do not begin at five in the morning."""
+    if moment and datetime.strptime(_key(moment, fmt), fmt) != datetime.fromisoformat(moment):  # noqa: DTZ007
+        raise ValueError(f"{moment} is more exact than these windows, which begin as {_key(moment, fmt)}")
 
 
 def partitions_definition(dimensions: list[PartitionDimension]) -> dg.PartitionsDefinition[str] | None:
@@ -112,6 +182,15 @@ class Freshness(_Attribute):
 
     fail_after_hours: float = Field(gt=0, description="Older than this is a failure.")
     warn_after_hours: float | None = Field(default=None, gt=0, description="Older than this is a warning.")
+
+    @model_validator(mode="after")
+    def _warns_before_it_fails(self) -> Self:
+        shortest = 1 / 60
+        if min(self.fail_after_hours, self.warn_after_hours or shortest) < shortest:
+            raise ValueError("Dagster knows no freshness below a minute")
+        if self.warn_after_hours is not None and self.warn_after_hours >= self.fail_after_hours:
+            raise ValueError("warn_after_hours must be less than fail_after_hours")
+        return self
 
     def policy(self) -> dg.FreshnessPolicy:
         """Return Dagster's policy."""

@@ -1,13 +1,14 @@
 """The component that turns one YAML document into an Iceberg table, its replicas, checks and job."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import dagster as dg
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pyiceberg.table import DataScan
 
 from dwh_assets.components.attributes import (
+    Column,
     Freshness,
     Input,
     PartitionDimension,
@@ -17,14 +18,16 @@ from dwh_assets.components.attributes import (
     partitions_definition,
 )
 from dwh_assets.components.compute import PARTITION, PREVIOUS, Computation, load_computation
+from dwh_assets.components.declared import DeclaredComponent, declared_at
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.orchestration.checks import key_check, replica_check
-from dwh_assets.orchestration.partitions import partition_slice
+from dwh_assets.orchestration.iceberg_io import failures, writer_config
+from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
 
 
-class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
+class IcebergTable(DeclaredComponent, TableLayout):
     """An Iceberg table as a Dagster asset, with its replicas, checks and a job, declared in YAML."""
 
     model_config = ConfigDict(extra="forbid", frozen=False)
@@ -34,6 +37,9 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
         description="package.module.function that returns rows: Arrow, pandas, polars or a DuckDB relation. "
         "Parameters: `partition`, `previous`, and one for each input table."
     )
+    columns: dict[str, Column] = Field(  # type: ignore[assignment]  # only stricter
+        default_factory=dict, description=TableLayout.model_fields["columns"].description
+    )
     description: str | None = Field(default=None, description="What a row of the table is.")
     inputs: dict[str, Input] = Field(
         default_factory=dict,
@@ -41,6 +47,10 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
     )
     partitions: list[PartitionDimension] = Field(
         default_factory=list, max_length=2, description="Dagster partitions: none, one dimension, or two."
+    )
+    partitions_per_run: int | Literal["all"] = Field(
+        default=1,
+        description="How many partitions one run of a backfill computes, as one commit: a number, or all.",
     )
     replicas: list[Replica] = Field(default_factory=list, description="Copies in warehouses.")
     retention: Retention = Field(default_factory=Retention, description="How much history to keep.")
@@ -57,10 +67,46 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
             raise ValueError(f"{value!r} must be namespace.table, each part a plain name")
         return value
 
+    @field_validator("partitions")
+    @classmethod
+    def _two_dimensions(cls, value: list[PartitionDimension]) -> list[PartitionDimension]:
+        if len(value) == 2:
+            names = {dimension.name for dimension in value}
+            if None in names or len(names) == 1:
+                raise ValueError("two partition dimensions need a name each")
+            if all(dimension.is_time for dimension in value):
+                raise ValueError("only one of two partition dimensions can be time windows")
+        return value
+
+    @field_validator("replicas")
+    @classmethod
+    def _one_replica_a_warehouse(cls, value: list[Replica]) -> list[Replica]:
+        kinds = [replica.warehouse for replica in value]
+        if len(set(kinds)) < len(kinds):
+            raise ValueError(
+                f"a table has one replica in each warehouse, whose key is [{kinds[0]}, namespace, table]"
+            )
+        return value
+
+    @field_validator("owners")
+    @classmethod
+    def _are_owners(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        _ask_dagster(info, owners=value)
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _are_tags(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        _ask_dagster(info, tags=value)
+        return value
+
     @model_validator(mode="after")
-    def _dimensions_are_named(self) -> Self:
-        if len(self.partitions) == 2 and not all(dimension.name for dimension in self.partitions):
-            raise ValueError("two partition dimensions need a name each")
+    def _can_be_written(self) -> Self:
+        """Refuse here what the writer would refuse when the table is written."""
+        try:
+            writer_config(self.table, self._layout())
+        except ConfigurationError as error:
+            raise ValueError(error.message) from None
         return self
 
     @property
@@ -75,7 +121,27 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Make the table's asset, its replicas' assets, their checks, and one job over all of them."""
-        computation = load_computation(self.compute, self.table)
+        with declared_at(context, self.table, "compute"):
+            computation = load_computation(self.compute, self.table, self.inputs)
+            if computation.takes_partition and not self.partitions:
+                raise ConfigurationError(
+                    f"{self.table}: {self.compute} takes `partition`, but the table declares no partitions.",
+                    remedy="Declare partitions, or drop the parameter.",
+                )
+        with declared_at(context, self.table, "inputs"):
+            self._require_known_inputs(computation)
+        with declared_at(context, self.table):
+            return self._definitions(computation)
+
+    def _require_known_inputs(self, computation: Computation) -> None:
+        unknown = set(self.inputs) - set(computation.inputs)
+        if unknown:
+            raise ConfigurationError(
+                f"{self.table}: inputs names {', '.join(sorted(unknown))}, but {self.compute} takes "
+                f"{', '.join(computation.inputs) or 'no input'}."
+            )
+
+    def _definitions(self, computation: Computation) -> dg.Definitions:
         table = self._table_asset(computation)
         replicas = [self._replica_asset(replica) for replica in self.replicas]
         job = dg.define_asset_job(
@@ -86,13 +152,6 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
         return dg.Definitions(assets=[table, *replicas], asset_checks=list(self._checks()), jobs=[job])
 
     def _table_asset(self, computation: Computation) -> dg.AssetsDefinition:
-        unknown = set(self.inputs) - set(computation.inputs)
-        if unknown:
-            raise ConfigurationError(
-                f"{self.table}: inputs names {', '.join(sorted(unknown))}, but {self.compute} takes "
-                f"{', '.join(computation.inputs) or 'no input'}."
-            )
-
         @dg.asset(
             key=self.key,
             ins={name: self._asset_in(name, annotation) for name, annotation in computation.inputs.items()},
@@ -103,19 +162,28 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
             owners=self.owners,
             tags=self.tags,
             partitions_def=partitions_definition(self.partitions),
+            backfill_policy=self._backfill_policy(),
             freshness_policy=self.freshness.policy() if self.freshness else None,
             io_manager_key="iceberg_io_manager",
             required_resource_keys={"iceberg"},
             pool=f"iceberg/{self.table}",
         )
         def compute_table(context: dg.AssetExecutionContext, **inputs: Any) -> Any:
-            if computation.takes_partition:
-                inputs[PARTITION] = _slice(context)
-            if computation.takes_previous:
-                inputs[PREVIOUS] = find_table(context.resources.iceberg.catalog, self.table)
-            return computation.function(**inputs)
+            with failures(context):
+                if computation.takes_partition:
+                    inputs[PARTITION] = _slice(context, self.table)
+                if computation.takes_previous:
+                    inputs[PREVIOUS] = find_table(context.resources.iceberg.catalog, self.table)
+                return computation.function(**inputs)
 
         return compute_table
+
+    def _backfill_policy(self) -> dg.BackfillPolicy | None:
+        if not self.partitions:
+            return None
+        if self.partitions_per_run == "all":
+            return dg.BackfillPolicy.single_run()
+        return dg.BackfillPolicy.multi_run(self.partitions_per_run)
 
     def _asset_in(self, name: str, annotation: Any) -> dg.AssetIn:
         declared = self.inputs.get(name, Input())
@@ -128,10 +196,7 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
 
     def _metadata(self) -> dict[str, Any]:
         """Return the declaration as the asset's metadata, which is where the IO manager reads it."""
-        layout = {
-            name: getattr(self, name) for name in TableLayout.model_fields if name in self.model_fields_set
-        }
-        plain = TableLayout.model_validate(layout).model_dump(mode="json", exclude_unset=True)
+        plain = TableLayout.model_validate(self._layout()).model_dump(mode="json", exclude_unset=True)
         properties = {**self.retention.properties(), **self.table_properties}
         return {
             **plain,
@@ -140,6 +205,12 @@ class IcebergTable(dg.Component, TableLayout, dg.Resolvable):
             "table": self.table,
             "dagster/table_name": self.table,
             "dwh/max_writers": self.max_writers,
+        }
+
+    def _layout(self) -> dict[str, Any]:
+        """Return what was given of the attributes that notebooks and YAML share."""
+        return {
+            name: getattr(self, name) for name in TableLayout.model_fields if name in self.model_fields_set
         }
 
     def _replica_asset(self, replica: Replica) -> dg.AssetsDefinition:
@@ -189,12 +260,20 @@ def _group(namespace: str) -> str:
     return namespace.replace(".", "_")
 
 
-def _slice(context: dg.AssetExecutionContext) -> Any:
+def _slice(context: dg.AssetExecutionContext, table: str) -> PartitionSlice:
     if not context.has_partition_key and not context.has_partition_key_range:
         raise ConfigurationError(
-            "The function takes `partition`, but the table declares no partitions.",
-            remedy="Declare partitions, or drop the parameter.",
+            f"{table} has partitions, but the run selects none of them.",
+            remedy="Start it for a partition, or for a range that holds at least one.",
         )
     definition = context.assets_def.partitions_def
     assert definition is not None  # noqa: S101 - a run with a partition key has a definition
     return partition_slice(definition, context.partition_keys)
+
+
+def _ask_dagster(declared: ValidationInfo, **attributes: Any) -> None:
+    """Let Dagster judge attributes of an asset; raise `ValueError` when it refuses."""
+    try:
+        dg.AssetSpec(table_key(declared.data.get("table", "")), **attributes)
+    except dg.DagsterError as error:
+        raise ValueError(str(error)) from None

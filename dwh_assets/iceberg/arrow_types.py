@@ -196,7 +196,7 @@ def _iceberg_primitive(arrow: pa.DataType, column: str) -> IcebergType:
     if found is None:
         raise UnsupportedError(
             f"Column {column!r} holds only nulls, so its type is unknown.",
-            remedy=f"Declare it under columns: {{{column}: {{type: …}}}}, or give the data a type.",
+            remedy="Give the data a type, or declare the column's under columns where it is not nested.",
         )
     return found
 

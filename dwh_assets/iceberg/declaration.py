@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -15,9 +16,10 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.sorting import NullOrder, SortDirection, SortField, SortOrder
 from pyiceberg.transforms import IdentityTransform, Transform, parse_transform
+from pyiceberg.types import DecimalType, FixedType, UUIDType
 
 from dwh_assets.config import PartitionBy, TableLayout
-from dwh_assets.errors import ConfigurationError
+from dwh_assets.errors import ConfigurationError, UnsupportedError
 from dwh_assets.iceberg.catalogs import ensure_namespace
 from dwh_assets.iceberg.schema_evolution import decide, declare
 
@@ -48,13 +50,15 @@ def find_table(catalog: Catalog, name: str) -> Table | None:
 def create_table(catalog: Catalog, name: str, layout: TableLayout, arrow: pa.Schema) -> Table:
     """Create an empty table for the data's columns as declared, and its namespace where missing."""
     schema = declare(arrow, layout.columns, layout.key_columns, name)
+    spec = _spec(layout, schema, name)
+    _require_readable_manifests(spec, schema, name)
     identifier = tuple(name.split("."))
     ensure_namespace(catalog, identifier[:-1])
     try:
         return catalog.create_table(
             identifier,
             schema,
-            partition_spec=_spec(layout, schema, name),
+            partition_spec=spec,
             sort_order=_sort_order(layout, schema, name, order_id=1),
             properties={"format-version": str(layout.format_version), **layout.table_properties},
         )
@@ -77,6 +81,7 @@ def decide_shape(metadata: TableMetadata, layout: TableLayout, arrow: pa.Schema,
         declared=layout.columns,
     )
     spec = _evolved_spec(metadata, layout, decision.schema, name)
+    _require_readable_manifests(spec, decision.schema, name)
     order = _evolved_order(metadata, layout, decision.schema, name)
     changes = [*decision.changes]
     if spec.spec_id != metadata.default_spec_id:
@@ -115,7 +120,7 @@ def _spec(
         field = known.get((source_id, str(transform))) or PartitionField(
             source_id, next(ids), transform, _partition_name(by, schema, taken)
         )
-        if field in fields:
+        if _meaning(field) in map(_meaning, fields):
             raise ConfigurationError(
                 f"{table}: {by.transform} of {by.field!r} stands twice in partition_spec.",
                 remedy="Keep one of the two.",
@@ -187,6 +192,18 @@ def _transform(by: PartitionBy, schema: Schema, table: str) -> Transform[object,
             remedy="Use a transform that fits the type, for example identity, or bucket[16].",
         )
     return transform
+
+
+def _require_readable_manifests(spec: PartitionSpec, schema: Schema, table: str) -> None:
+    """Refuse what PyIceberg writes as Avro that other engines refuse: a fixed type that is defined twice."""
+    types = [field.field_type for field in spec.partition_type(schema).fields]
+    fixed = [str(one) for one in types if isinstance(one, DecimalType | UUIDType | FixedType)]
+    twice = [one for one, times in Counter(fixed).items() if times > 1]
+    if twice:
+        raise UnsupportedError(
+            f"{table}: two partition values are {twice[0]}, and no other engine could read the table.",
+            remedy="Partition by one of the two, or by a bucket of the other.",
+        )
 
 
 _SHORT = {"truncate": "trunc", "void": "null"}

@@ -1,8 +1,9 @@
 """The live rows of data files as DuckDB sees them: columns by field id, deletes applied, positions known.
 
 DuckDB reads local Parquet files itself, so that its joins can skip row groups and columns; on other
-stores the files come through the table's FileIO as a stream of Arrow batches. Either way a row is told
-by its file and its position in that file, which is what position deletes are made of.
+stores, or where fields inside structs were renamed, the files come through the table's FileIO as a stream
+of Arrow batches. Either way a row is told by its file and its position in that file, which is what
+position deletes are made of.
 """
 
 from __future__ import annotations
@@ -13,39 +14,19 @@ from itertools import count
 from typing import IO, Any, cast
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.manifest import DataFile, FileFormat
-from pyiceberg.schema import Schema
+from pyiceberg.schema import Schema, index_name_by_id
 from pyiceberg.table import FileScanTask, Table
-from pyiceberg.types import (
-    BinaryType,
-    BooleanType,
-    DateType,
-    DecimalType,
-    DoubleType,
-    FixedType,
-    FloatType,
-    IcebergType,
-    IntegerType,
-    ListType,
-    LongType,
-    MapType,
-    StringType,
-    StructType,
-    TimestampType,
-    TimestamptzType,
-    TimeType,
-    UUIDType,
-)
 
 from dwh_assets.errors import UnsupportedError
-from dwh_assets.iceberg.arrow_types import align, arrow_schema
-from dwh_assets.iceberg.sql import quote_identifier
+from dwh_assets.iceberg.arrow_types import arrow_schema
+from dwh_assets.iceberg.scan import file_batches
+from dwh_assets.iceberg.sql import duckdb_type, quote_identifier
 
 FILE = "_file"
 POSITION = "_position"
@@ -57,8 +38,8 @@ _numbers = count()
 class LiveRows:
     """A query over the live rows of data files, and its parameters.
 
-    It yields the asked columns, `_file` (a key of `files`) and `_position`. Where the files are not local,
-    it can be run once only.
+    It yields the asked columns, `_file` (a key of `files`) and `_position`. Where the files are not read by
+    DuckDB itself, it can be run once only.
     """
 
     sql: str
@@ -81,7 +62,7 @@ def live_rows(
                 remedy="Rewrite the table's files as Parquet with another engine.",
             )
     files = {_key(task.file.file_path): task.file for task in tasks}
-    if all(local_file(path) for path in files):
+    if all(local_file(path) for path in files) and _keeps_names(table, schema):
         query = _local_query(files, schema)
     else:
         query = _streamed_query(connection, table, files, schema)
@@ -110,6 +91,21 @@ def _key(location: str) -> str:
 _FILE_SQL, _POSITION_SQL = quote_identifier(FILE), quote_identifier(POSITION)
 
 
+def _keeps_names(table: Table, schema: Schema) -> bool:
+    """Tell whether all fields inside columns always had their names: DuckDB finds only columns by id."""
+    asked = {column.field_id for column in schema.fields if not column.field_type.is_primitive}
+    paths: dict[int, str] = {}
+    ids: dict[str, int] = {}
+    for column in (column for known in table.metadata.schemas for column in known.fields):
+        if column.field_id not in asked:
+            continue
+        for field_id, name in index_name_by_id(Schema(column)).items():
+            path = f"{column.field_id}{name[len(column.name) :]}"
+            if paths.setdefault(field_id, path) != path or ids.setdefault(path, field_id) != field_id:
+                return False
+    return True
+
+
 def _local_query(files: dict[str, DataFile], schema: Schema) -> LiveRows:
     columns_sql = "".join(f"{quote_identifier(field.name)}, " for field in schema.fields)
     rows_sql = (
@@ -117,7 +113,11 @@ def _local_query(files: dict[str, DataFile], schema: Schema) -> LiveRows:
         " FROM read_parquet(?, schema=?, filename=true, file_row_number=true)"
     )
     by_id = {
-        field.field_id: {"name": field.name, "type": duckdb_type(field.field_type), "default_value": None}
+        field.field_id: {
+            "name": field.name,
+            "type": duckdb_type(field.field_type, field.name),
+            "default_value": None,
+        }
         for field in schema.fields
     }
     return LiveRows(rows_sql, (list(files), duckdb.Value(by_id, duckdb.sqltype(_SCHEMA_TYPE))), files)
@@ -127,24 +127,21 @@ def _streamed_query(
     connection: duckdb.DuckDBPyConnection, table: Table, files: dict[str, DataFile], schema: Schema
 ) -> LiveRows:
     target = arrow_schema(schema).append(pa.field(FILE, pa.string())).append(pa.field(POSITION, pa.int64()))
-    batches = (
-        batch for key, file in files.items() for batch in _file_batches(table, file, key, schema, target)
-    )
+    batches = (batch for key, file in files.items() for batch in _numbered(table, file, key, schema, target))
     name = f"stream_{next(_numbers)}"
     connection.register(name, pa.RecordBatchReader.from_batches(target, batches))
     return LiveRows(f"SELECT * FROM {quote_identifier(name)}", (), files)
 
 
-def _file_batches(
+def _numbered(
     table: Table, file: DataFile, key: str, schema: Schema, target: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """Read a file's rows, deleted ones too, in order: the n-th row is position n."""
-    scan = ArrowScan(table.metadata, table.io, schema, AlwaysTrue())
     position = 0
-    for batch in scan.to_record_batches([FileScanTask(file)]):
+    for batch in file_batches(table.metadata, table.io, file, schema):
         end = position + batch.num_rows
-        named = batch.append_column(FILE, pa.array([key] * batch.num_rows, pa.string()))
-        yield align(named.append_column(POSITION, pa.array(range(position, end), pa.int64())), target, key)
+        where = [pa.repeat(pa.scalar(key, pa.string()), batch.num_rows), pa.array(np.arange(position, end))]
+        yield pa.RecordBatch.from_arrays([*batch.columns, *where], schema=target)
         position = end
 
 
@@ -166,34 +163,3 @@ def _register_deletes(
         connection.execute(f"INSERT INTO {name_sql} SELECT * FROM arriving")
         connection.unregister("arriving")
     return name
-
-
-def duckdb_type(iceberg: IcebergType) -> str:
-    """Return the DuckDB type that holds every value of an Iceberg type."""
-    if isinstance(iceberg, DecimalType):
-        return f"DECIMAL({iceberg.precision}, {iceberg.scale})"
-    if isinstance(iceberg, StructType):
-        fields = ", ".join(f"{quote_identifier(f.name)} {duckdb_type(f.field_type)}" for f in iceberg.fields)
-        return f"STRUCT({fields})"
-    if isinstance(iceberg, ListType):
-        return f"{duckdb_type(iceberg.element_type)}[]"
-    if isinstance(iceberg, MapType):
-        return f"MAP({duckdb_type(iceberg.key_type)}, {duckdb_type(iceberg.value_type)})"
-    if isinstance(iceberg, FixedType | BinaryType):
-        return "BLOB"
-    return _PRIMITIVES[type(iceberg)]
-
-
-_PRIMITIVES: dict[type[IcebergType], str] = {
-    BooleanType: "BOOLEAN",
-    IntegerType: "INTEGER",
-    LongType: "BIGINT",
-    FloatType: "FLOAT",
-    DoubleType: "DOUBLE",
-    DateType: "DATE",
-    TimeType: "TIME",
-    TimestampType: "TIMESTAMP",
-    TimestamptzType: "TIMESTAMP WITH TIME ZONE",
-    StringType: "VARCHAR",
-    UUIDType: "UUID",
-}

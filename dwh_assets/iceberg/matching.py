@@ -7,7 +7,7 @@ recognised. The join runs in DuckDB, which skips row groups by the source's keys
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +27,12 @@ from pyiceberg.expressions.literals import literal
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
-from pyiceberg.types import DoubleType, FloatType, IntegerType, LongType
+from pyiceberg.types import DoubleType, FloatType, IcebergType, IntegerType, LongType, NestedField
 
 from dwh_assets.iceberg.live_rows import FILE, POSITION, live_rows
 from dwh_assets.iceberg.position_deletes import Positions
-from dwh_assets.iceberg.source_rows import ROW, SourceRows
+from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.source_rows import ROW, SourceRows, internal_name
 from dwh_assets.iceberg.sql import quote_identifier
 
 # So few files are read sooner than the source's keys are sorted to rule some of them out.
@@ -52,32 +53,69 @@ class Matches:
 
 
 def candidate_tasks(
-    source: SourceRows, table: Table, keys: Sequence[str], snapshot_id: int
+    source: SourceRows, table: Table, keys: Mapping[str, str], snapshot_id: int
 ) -> list[FileScanTask]:
-    """Return the data files of a snapshot that may hold a source key, by bounds alone."""
+    """Return the data files of a snapshot that may hold a source key, by bounds alone.
+
+    `keys` says which column of the source has to equal which one of the table. Raises `UnsupportedError`
+    for a table with equality deletes.
+    """
+    if not source.count:
+        return []
     schema = table.schema()
-    ranges = {key: source.key_range(key) for key in keys if _prunes(schema, key)}
-    tasks = table.scan(row_filter=_between(ranges), snapshot_id=snapshot_id).plan_files()
+    known = {ours: theirs for theirs, ours in keys.items() if _prunes(schema, ours)}
+    ranges = {ours: source.key_range(theirs) for ours, theirs in known.items()}
+    bounded = {key: bounds for key, bounds in ranges.items() if bounds is not None}
+    tasks = planned_files(table.scan(row_filter=_between(bounded), snapshot_id=snapshot_id))
     first = next(
-        (key for key in ranges if isinstance(schema.find_field(key).field_type, IntegerType | LongType)), None
+        (key for key in bounded if isinstance(schema.find_field(key).field_type, IntegerType | LongType)),
+        None,
     )
-    return list(tasks) if first is None else _holding(list(tasks), schema, first, source.sorted_values(first))
+    return tasks if first is None else _holding(tasks, schema, first, source.sorted_values(known[first]))
 
 
 def _prunes(schema: Schema, key: str) -> bool:
-    """Bounds of floating-point columns say nothing of NaN, so they do not prune."""
-    return not isinstance(schema.find_field(key).field_type, FloatType | DoubleType)
+    """Bounds of floating-point columns say nothing of NaN; nested and new columns have none."""
+    column = next((field for field in schema.fields if field.name == key), None)
+    return column is not None and column.field_type.is_primitive and not is_floating(column.field_type)
+
+
+def is_floating(iceberg: IcebergType) -> bool:
+    """Tell whether a column may hold NaN."""
+    return isinstance(iceberg, FloatType | DoubleType)
 
 
 def _between(ranges: dict[str, tuple[Any, Any]]) -> BooleanExpression:
     expression: BooleanExpression = AlwaysTrue()
     for key, (low, high) in ranges.items():
-        if low is not None:
-            at_least = GreaterThanOrEqual(term=Reference(key), value=literal(low))
-            expression = And(
-                expression, And(at_least, LessThanOrEqual(term=Reference(key), value=literal(high)))
-            )
+        at_least = GreaterThanOrEqual(term=Reference(key), value=literal(low))
+        expression = And(expression, And(at_least, LessThanOrEqual(term=Reference(key), value=literal(high))))
     return expression
+
+
+def internal_schema(schema: Schema, columns: Collection[str]) -> Schema:
+    """Return some of the columns, or the first where none is named, under their names inside DuckDB."""
+    chosen = [field for field in schema.fields if field.name in columns] or list(schema.fields[:1])
+    return Schema(*(field.model_copy(update={"name": internal_name(field.field_id)}) for field in chosen))
+
+
+def column_sql(field: NestedField, relation: str = "") -> str:
+    """Return a column inside DuckDB, of a relation where one is named.
+
+    Filters on a floating-point column must not reach the scan: neither PyArrow nor the statistics of a
+    Parquet file know NaN as DuckDB does, and rows would be lost. Subtracting zero changes no value.
+    """
+    name_sql = ".".join(quote_identifier(part) for part in (relation, internal_name(field.field_id)) if part)
+    return f"({name_sql} - 0.0)" if is_floating(field.field_type) else name_sql
+
+
+def equal_keys_sql(source: SourceRows, schema: Schema, keys: Sequence[str]) -> str:
+    """Return the condition under which a row of `source` and one of `target` have the same key."""
+    fields = [schema.find_field(key) for key in keys]
+    return " AND ".join(
+        f"{column_sql(field, 'target')} {source.equality_sql} {column_sql(field, 'source')}"
+        for field in fields
+    )
 
 
 def _holding(tasks: list[FileScanTask], schema: Schema, key: str, values: Positions) -> list[FileScanTask]:
@@ -104,45 +142,36 @@ def match(
     source: SourceRows,
     table: Table,
     tasks: Sequence[FileScanTask],
+    schema: Schema,
     keys: Sequence[str],
     *,
     compare: Sequence[str] | None = None,
 ) -> Matches:
     """Join the source with the live rows of `tasks` by `keys`, and compare the columns `compare`.
 
-    None compares nothing: every row that is hit counts as changed. A column that the table does not
-    have yet differs wherever the source has a value. Rows are compared as SQL's
+    `schema` is the one that the table has after the write: a column that is new is null in every live
+    row. None compares nothing: every row that is hit counts as changed. Rows are compared as SQL's
     `IS DISTINCT FROM` does: null equals null, NaN equals NaN, -0.0 equals 0.0.
     """
     if not tasks:
         return Matches()
-    known = {column.name for column in table.schema().fields}
-    schema = table.schema().select(*keys, *(column for column in compare or () if column in known))
-    rows = live_rows(source.connection, table, tasks, schema)
-    names = {
-        "file": quote_identifier(FILE),
-        "position": quote_identifier(POSITION),
-        "row": quote_identifier(ROW),
-    }
-    on_sql = " AND ".join(
-        f"live.{quote_identifier(key)} {source.equality_sql} source.{quote_identifier(key)}" for key in keys
-    )
-    differs_sql = "true" if compare is None else _differs_sql(compare, known)
-    file_sql, position_sql, row_sql = names["file"], names["position"], names["row"]
+    rows = live_rows(source.connection, table, tasks, internal_schema(schema, {*keys, *(compare or ())}))
+    on_sql = equal_keys_sql(source, schema, keys)
+    differs_sql = "true" if compare is None else differ_sql(schema, compare)
+    file_sql, position_sql, row_sql = (quote_identifier(name) for name in (FILE, POSITION, ROW))
     join_sql = (
-        f"SELECT live.{file_sql}, live.{position_sql}, source.{row_sql}, {differs_sql} AS differs"
-        f" FROM ({rows.sql}) AS live JOIN source ON {on_sql}"
+        f"SELECT target.{file_sql}, target.{position_sql}, source.{row_sql}, {differs_sql} AS differs"
+        f" FROM ({rows.sql}) AS target JOIN source ON {on_sql}"
     )
     found = source.connection.execute(join_sql, rows.parameters).to_arrow_table().combine_chunks()
     return _matches(found, rows.files)
 
 
-def _differs_sql(compare: Sequence[str], known: set[str]) -> str:
+def differ_sql(schema: Schema, columns: Sequence[str]) -> str:
+    """Return the condition under which a row of `source` and one of `target` differ in some column."""
+    names_sql = [quote_identifier(internal_name(schema.find_field(column).field_id)) for column in columns]
     either_sql = " OR ".join(
-        f"live.{quote_identifier(column)} IS DISTINCT FROM source.{quote_identifier(column)}"
-        if column in known
-        else f"source.{quote_identifier(column)} IS NOT NULL"
-        for column in compare
+        f"target.{name_sql} IS DISTINCT FROM source.{name_sql}" for name_sql in names_sql
     )
     return either_sql or "false"
 
@@ -156,13 +185,14 @@ def _matches(found: pa.Table, files: dict[str, DataFile]) -> Matches:
     differs |= times[row_numbers] > 1  # one row instead of several is a change
     hit = found.filter(pa.array(differs))
     return Matches(
-        hits=tuple(_by_file(hit, files)),
+        hits=tuple(by_file(hit, files)),
         matched=int(np.count_nonzero(times)),
         unchanged=pa.array(row_numbers[~differs]),
     )
 
 
-def _by_file(hit: pa.Table, files: dict[str, DataFile]) -> list[tuple[DataFile, Positions]]:
+def by_file(hit: pa.Table, files: Mapping[str, DataFile]) -> list[tuple[DataFile, Positions]]:
+    """Return the positions that stand in a table with the columns `_file` and `_position`, by file."""
     if not hit.num_rows:
         return []
     encoded = pc.dictionary_encode(hit[FILE].combine_chunks())

@@ -38,6 +38,7 @@ from pyiceberg.schema import Schema, prune_columns
 from pyiceberg.table import DataScan, FileScanTask, Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.transforms import IdentityTransform
+from pyiceberg.types import UUIDType
 from pyparsing import ParseException
 
 from dwh_assets.errors import ConfigurationError, NotFoundError, UnsupportedError
@@ -102,8 +103,8 @@ def filter_expression(schema: Schema, where: str | BooleanExpression | None, tab
         return AlwaysTrue()
     try:
         expression = _without_nulls(rewrite_not(parse(where) if isinstance(where, str) else where))
-        bind(schema, expression, case_sensitive=True)
-    except (ValueError, TypeError, ParseException) as error:
+        arrow_schema(schema).empty_table().filter(matches(schema, expression))
+    except (ValueError, TypeError, ParseException, pa.ArrowNotImplementedError) as error:
         raise ConfigurationError(
             f"{table}: the filter {str(where)!r} cannot be understood: {error}.",
             remedy=f"Use the columns {', '.join(schema.column_names)} and literals of their types.",
@@ -297,7 +298,7 @@ def file_batches(
         # Without any column, a batch would not even know its number of rows.
         present = [f.name for f in known.fields if f.field_id in asked] or [known.fields[0].name]
         condition = None
-        if where != ALWAYS_TRUE:
+        if where != ALWAYS_TRUE and not _asks_for_uuids(where, columns):
             renamed = translate_column_names(where, known, projected_field_values=absent)
             condition = _as_arrow(known, bind(known, renamed, case_sensitive=True))
         scanner = ds.Scanner.from_fragment(
@@ -307,6 +308,12 @@ def file_batches(
         for batch in scanner.to_batches():
             aligned = align_by_id(align(batch, with_ids, file.file_path), target, file.file_path)
             yield _with_values(aligned, absent)
+
+
+def _asks_for_uuids(where: BooleanExpression, columns: Schema) -> bool:
+    """PyArrow cannot compare a filter on UUIDs with the bounds of a row group."""
+    types = (columns.find_field(field_id).field_type for field_id in extract_field_ids(where))
+    return any(isinstance(one, UUIDType) for one in types)
 
 
 def _top_level(schema: Schema) -> list[int]:

@@ -1,9 +1,13 @@
-"""The rows that an upsert or merge brings: held where DuckDB can join them, in memory or spilled to disk."""
+"""The rows that an upsert or merge brings: held where DuckDB can join them, in memory or spilled to disk.
+
+Inside DuckDB a column is called by its field id, the same on both sides of a join. So no name of a table
+can be taken for one of ours, for one of DuckDB's, or for another one in different letter case.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
@@ -15,7 +19,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from dwh_assets.config import TableLayout
-from dwh_assets.errors import DataError
+from dwh_assets.errors import ConfigurationError, DataError
+from dwh_assets.iceberg.arrow_types import FIELD_ID, align
 from dwh_assets.iceberg.sql import quote_identifier
 
 ROW = "_row"
@@ -23,6 +28,29 @@ _IN_MEMORY_BYTES = 256 << 20
 _MEMORY_LIMIT = "512MB"
 _BATCH_ROWS = 122_880
 _SAMPLE = 5
+# What conditions mean must not depend on the machine, and no statement loads code or sees our variables.
+_SETTINGS_SQL = (
+    "SET TimeZone = 'UTC'",
+    "SET autoinstall_known_extensions = false",
+    "SET autoload_known_extensions = false",
+    "SET python_enable_replacements = false",
+    "SET preserve_insertion_order = false",
+)
+
+
+def internal_name(field_id: int) -> str:
+    """Return what a column of the table is called inside DuckDB."""
+    return f"column_{field_id}"
+
+
+def internal_names(schema: pa.Schema) -> dict[str, str]:
+    """Return what each column is called inside DuckDB; one that is not of the table has no field id."""
+    return {
+        field.name: internal_name(int(field.metadata[FIELD_ID]))
+        if FIELD_ID in (field.metadata or {})
+        else f"extra_{position}"
+        for position, field in enumerate(schema)
+    }
 
 
 class SourceRows:
@@ -34,23 +62,30 @@ class SourceRows:
 
     def __init__(self, reader: pa.RecordBatchReader, layout: TableLayout, table: str) -> None:
         self._resources = ExitStack()
-        self._keys_sql = [quote_identifier(key) for key in layout.key_columns]
-        self._nulls_match = layout.null_keys == "match"
+        self._schema = reader.schema
         self._table = table
+        self.names = internal_names(reader.schema)
+        self._keys = layout.key_columns
+        self._keys_sql = [quote_identifier(self._internal(key)) for key in layout.key_columns]
+        order = layout.duplicate_order
+        order_sql = None if order is None else quote_identifier(self._internal(order))
+        self._nulls_match = layout.null_keys == "match"
+        matched_by_key = layout.merge is None or layout.merge.on is None
         self._rows: pa.Table | None = None
         folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="dwh-")))
         self.connection = self._resources.enter_context(duckdb.connect(str(folder / "source.duckdb")))
         self.connection.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
         self.connection.execute("SET temp_directory = ?", [str(folder)])
-        self.connection.execute("SET preserve_insertion_order = false")
+        for setting_sql in _SETTINGS_SQL:
+            self.connection.execute(setting_sql)
         try:
             self._load(reader)
-            if not self._nulls_match:
+            if matched_by_key and not self._nulls_match:
                 self._require_keys()
-            if layout.on_duplicate == "error":
+            if layout.on_duplicate != "error":
+                self._keep_one(layout.on_duplicate, order_sql)
+            elif layout.merge is None:
                 self._require_unique_keys()
-            else:
-                self._keep_one(layout.on_duplicate, layout.duplicate_order)
         except BaseException:
             self._resources.close()
             raise
@@ -60,6 +95,15 @@ class SourceRows:
 
     def __exit__(self, *_: object) -> None:
         self._resources.close()
+
+    def _internal(self, column: str) -> str:
+        """Return what a declared column is called inside DuckDB."""
+        if column not in self.names:
+            raise ConfigurationError(
+                f"{self._table}: there is no column {column!r} to tell rows apart by.",
+                remedy=f"Correct key_columns and duplicate_order; the columns are {', '.join(self.names)}.",
+            )
+        return self.names[column]
 
     def _load(self, reader: pa.RecordBatchReader) -> None:
         first: list[pa.RecordBatch] = []
@@ -74,10 +118,12 @@ class SourceRows:
 
     def _hold(self, rows: pa.Table) -> None:
         self._rows = rows
-        self.connection.register("source", rows.append_column(ROW, pa.array(np.arange(rows.num_rows))))
+        numbered = rows.rename_columns(list(self.names.values()))
+        self.connection.register("source", numbered.append_column(ROW, pa.array(np.arange(rows.num_rows))))
 
     def _spill(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
-        numbered = schema.append(pa.field(ROW, pa.int64()))
+        renamed = [field.with_name(name) for field, name in zip(schema, self.names.values(), strict=True)]
+        numbered = pa.schema([*renamed, pa.field(ROW, pa.int64())])
         arriving = pa.RecordBatchReader.from_batches(numbered, _numbered(batches, numbered))
         self.connection.register("arriving", arriving)
         self.connection.execute("CREATE TABLE source AS SELECT * FROM arriving")
@@ -93,16 +139,21 @@ class SourceRows:
         """How keys are compared: nulls only where they may stand for a value."""
         return "IS NOT DISTINCT FROM" if self._nulls_match else "="
 
-    def key_range(self, key: str) -> tuple[Any, Any]:
-        """Return the least and the greatest value of a key column, None where it may be null."""
-        key_sql = quote_identifier(key)
-        range_sql = f"SELECT min({key_sql}), max({key_sql}), count(*) - count({key_sql}) FROM source"
-        low, high, nulls = self.connection.execute(range_sql).fetchone() or (None, None, 0)
-        return (None, None) if nulls else (low, high)
+    def key_range(self, key: str) -> tuple[Any, Any] | None:
+        """Return the least and the greatest value of a key column; None where a null may match."""
+        key_sql = quote_identifier(self._internal(key))
+        range_sql = (
+            f"SELECT min({key_sql}) AS low, max({key_sql}) AS high, count(*) - count({key_sql}) AS nulls"
+            " FROM source"
+        )
+        found = self.connection.execute(range_sql).to_arrow_table().to_pylist()[0]
+        if found["low"] is None or (found["nulls"] and self._nulls_match):
+            return None
+        return found["low"], found["high"]
 
     def sorted_values(self, key: str) -> npt.NDArray[np.int64]:
         """Return the distinct values of an integer key column in order."""
-        key_sql = quote_identifier(key)
+        key_sql = quote_identifier(self._internal(key))
         values_sql = f"SELECT DISTINCT {key_sql}::BIGINT AS value FROM source WHERE {key_sql} IS NOT NULL"
         values = self.connection.execute(values_sql).to_arrow_table()["value"].to_numpy()
         return np.sort(values)
@@ -110,13 +161,13 @@ class SourceRows:
     def _require_unique_keys(self) -> None:
         """Raise `DataError` that shows some of the keys which occur more than once."""
         keys_sql = ", ".join(self._keys_sql)
-        unique_sql = f"SELECT count(*), count(DISTINCT ({keys_sql})) FROM source"
-        total, unique = self.connection.execute(unique_sql).fetchone() or (0, 0)
+        unique_sql = f"SELECT count(*) FROM (SELECT DISTINCT {keys_sql} FROM source)"
+        total, unique = self.count, (self.connection.execute(unique_sql).fetchone() or (0,))[0]
         if total == unique:
             return
-        sample_sql = f"SELECT {keys_sql}, count(*) FROM source GROUP BY ALL HAVING count(*) > 1 LIMIT ?"
-        sample = self.connection.execute(sample_sql, [_SAMPLE]).fetchall()
-        shown = "; ".join(f"{row[:-1] if len(row) > 2 else row[0]} {row[-1]} times" for row in sample)
+        sample_sql = f"SELECT {keys_sql}, count(*) AS times FROM source GROUP BY ALL HAVING times > 1 LIMIT ?"
+        sample = self.connection.execute(sample_sql, [_SAMPLE]).to_arrow_table()
+        shown = repeated(self._keys, sample)
         raise DataError(
             f"{self._table}: {total - unique} rows of the data repeat a key: {shown}.",
             remedy="Give each key once, or set on_duplicate to first or last.",
@@ -124,21 +175,21 @@ class SourceRows:
 
     def _require_keys(self) -> None:
         """Raise `DataError` when a key column holds a null."""
-        for key_sql in self._keys_sql:
+        for key, key_sql in zip(self._keys, self._keys_sql, strict=True):
             null_sql = f"SELECT count(*) FROM source WHERE {key_sql} IS NULL"
             nulls = (self.connection.execute(null_sql).fetchone() or (0,))[0]
             if nulls:
                 raise DataError(
-                    f"{self._table}: key column {key_sql} is null in {nulls} rows of the data.",
+                    f"{self._table}: key column {key!r} is null in {nulls} rows of the data.",
                     remedy="Fill the key, or set null_keys: match to treat nulls as equal.",
                 )
 
-    def _keep_one(self, which: str, order: str | None) -> None:
+    def _keep_one(self, which: str, column_sql: str | None) -> None:
         """Keep of each key the first or last row by the order column, or by arrival."""
         keys_sql = ", ".join(self._keys_sql)
         row_sql = quote_identifier(ROW)
         direction_sql = "DESC" if which == "last" else "ASC"
-        order_sql = f"{quote_identifier(order)} {direction_sql} NULLS LAST, " if order else ""
+        order_sql = f"{column_sql} {direction_sql} NULLS LAST, " if column_sql else ""
         kept_sql = (
             f"SELECT * FROM source QUALIFY row_number() OVER"
             f" (PARTITION BY {keys_sql} ORDER BY {order_sql}{row_sql} {direction_sql}) = 1"
@@ -164,7 +215,18 @@ class SourceRows:
         )
         row_sql = quote_identifier(ROW)
         kept_sql = f"SELECT * EXCLUDE ({row_sql}) FROM source ANTI JOIN unwanted USING ({row_sql})"
-        yield from self.connection.execute(kept_sql).to_arrow_reader(_BATCH_ROWS)
+        for batch in self.connection.execute(kept_sql).to_arrow_reader(_BATCH_ROWS):
+            yield align(batch.rename_columns(list(self.names)), self._schema, self._table)
+
+
+def repeated(columns: Sequence[str], sample: pa.Table) -> str:
+    """Say which values stand in each row of a sample, and, from its last column, how many times."""
+    rows = zip(*(column.to_pylist() for column in sample.columns), strict=True)
+    shown = []
+    for *values, times in rows:
+        key = ", ".join(f"{name} = {value!r}" for name, value in zip(columns, values, strict=True))
+        shown.append(f"{key} {times} times")
+    return "; ".join(shown)
 
 
 def _numbered(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

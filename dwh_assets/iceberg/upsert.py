@@ -7,27 +7,94 @@ where copy-on-write is asked for, is written again without them instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
 from dwh_assets.config import TableLayout
-from dwh_assets.iceberg.arrow_types import align
 from dwh_assets.iceberg.data_files import FileTarget
 from dwh_assets.iceberg.layout import write_batches
-from dwh_assets.iceberg.live_rows import FILE, POSITION, live_rows
-from dwh_assets.iceberg.matching import Matches, candidate_tasks, match
+from dwh_assets.iceberg.live_rows import POSITION, live_rows
+from dwh_assets.iceberg.matching import candidate_tasks, internal_schema, match
 from dwh_assets.iceberg.modes import Planned, delete_unused
 from dwh_assets.iceberg.overwrite import deletes_of
 from dwh_assets.iceberg.position_deletes import Positions, write_position_deletes
+from dwh_assets.iceberg.scan import file_batches
 from dwh_assets.iceberg.source_rows import SourceRows
 from dwh_assets.iceberg.sql import quote_identifier
 
 # A file that would lose more than this share of its rows is written again without them.
 REWRITE_SHARE = 0.5
+
+
+@dataclass
+class RowRemoval:
+    """Takes rows out of data files. What it writes belongs to one plan; the next plan calls `clear`."""
+
+    source: SourceRows
+    target: FileTarget
+    layout: TableLayout
+    removed: list[DataFile] = field(default_factory=list)
+    rewritten: list[DataFile] = field(default_factory=list)
+    deletes: list[DataFile] = field(default_factory=list)
+
+    def clear(self) -> None:
+        """Forget what the last plan did, and delete what it wrote."""
+        self.discard(())
+        self.removed, self.rewritten, self.deletes = [], [], []
+
+    def discard(self, used: Sequence[DataFile]) -> None:
+        """Delete what was written and is not used."""
+        delete_unused(self.target, [*self.rewritten, *self.deletes], used)
+
+    def take_out(
+        self, table: Table, tasks: Sequence[FileScanTask], hits: Sequence[tuple[DataFile, Positions]]
+    ) -> None:
+        """Take the rows that are hit out of their files."""
+        by_path = {task.file.file_path: task for task in tasks}
+        marked: list[tuple[DataFile, Positions]] = []
+        for file, positions in hits:
+            if not self._rewrites(file, positions):
+                marked.append((file, positions))
+                continue
+            task = by_path[file.file_path]
+            self.removed += [file, *deletes_of(task)]
+            self.rewritten += write_batches(self.target, self._kept(table, task, positions))
+        self.deletes += write_position_deletes(table, marked)
+
+    def _rewrites(self, file: DataFile, positions: Positions) -> bool:
+        asked = self.layout.row_changes == "copy-on-write"
+        return asked or len(positions) > REWRITE_SHARE * file.record_count
+
+    def _kept(self, table: Table, task: FileScanTask, taken: Positions) -> Iterator[pa.RecordBatch]:
+        """Stream the live rows of one data file, without those at the positions that are taken."""
+        kept = self._kept_positions(table, task, taken)
+        return (rows for rows, _ in rows_at(table, task.file, self.target.schema, kept))
+
+    def _kept_positions(self, table: Table, task: FileScanTask, taken: Positions) -> Positions:
+        """Return the positions of the live rows in order, without those that are taken."""
+        live = live_rows(self.source.connection, table, [task], internal_schema(table.schema(), ()))
+        position_sql = quote_identifier(POSITION)
+        live_sql = f"SELECT {position_sql} FROM ({live.sql}) AS live"
+        found = self.source.connection.execute(live_sql, live.parameters).to_arrow_table()
+        return np.setdiff1d(found[POSITION].to_numpy(), taken)
+
+
+def rows_at(
+    table: Table, file: DataFile, schema: Schema, positions: Positions
+) -> Iterator[tuple[pa.RecordBatch, Positions]]:
+    """Stream the rows of a data file at sorted positions, each batch with its positions."""
+    start = 0
+    for batch in file_batches(table.metadata, table.io, file, schema):
+        end = start + batch.num_rows
+        first, last = np.searchsorted(positions, [start, end])
+        yield batch.take(pa.array(positions[first:last] - start)), positions[first:last]
+        start = end
 
 
 @dataclass
@@ -42,20 +109,22 @@ class Upsert:
     layout: TableLayout
     _files: list[DataFile] | None = None
     _without: pa.Array = field(default_factory=lambda: pa.array([], pa.int64()))
-    _for_this_plan: list[DataFile] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._removal = RowRemoval(self.source, self.target, self.layout)
 
     def plan(self, table: Table, branch: str) -> Planned:
         """Match the source against the branch of `table` as it now is, and write what that needs."""
-        delete_unused(self.target, self._for_this_plan, ())
-        self._for_this_plan = []
+        self._removal.clear()
         tasks = self._tasks(table, branch)
-        matches = match(self.source, table, tasks, self.layout.key_columns, compare=self._compared())
+        keys, schema = self.layout.key_columns, self.target.schema
+        matches = match(self.source, table, tasks, schema, keys, compare=self._compared())
         added = self._write_source(matches.unchanged)
-        removed, rewritten, deletes = self._remove(table, tasks, matches)
+        self._removal.take_out(table, tasks, matches.hits)
         return Planned(
-            added=(*added, *rewritten),
-            removed=tuple(removed),
-            added_deletes=tuple(deletes),
+            added=(*added, *self._removal.rewritten),
+            removed=tuple(self._removal.removed),
+            added_deletes=tuple(self._removal.deletes),
             rows_inserted=self.source.count - matches.matched,
             rows_updated=matches.matched - len(matches.unchanged),
             rows_unchanged=len(matches.unchanged),
@@ -63,11 +132,13 @@ class Upsert:
 
     def discard(self, used: Sequence[DataFile]) -> None:
         """Delete what was written and is not used."""
-        delete_unused(self.target, [*self._for_this_plan, *(self._files or [])], used)
+        self._removal.discard(used)
+        delete_unused(self.target, self._files or [], used)
 
     def _tasks(self, table: Table, branch: str) -> list[FileScanTask]:
         head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
-        return candidate_tasks(self.source, table, self.layout.key_columns, head.snapshot_id) if head else []
+        keys = {key: key for key in self.layout.key_columns}
+        return candidate_tasks(self.source, table, keys, head.snapshot_id) if head else []
 
     def _compared(self) -> list[str] | None:
         if not self.layout.detect_unchanged:
@@ -81,45 +152,7 @@ class Upsert:
         unchanged = unchanged.sort()
         if self._files is None or not unchanged.equals(self._without):
             delete_unused(self.target, self._files or [], ())
+            self._files = None
             self._files = write_batches(self.target, self.source.batches(without=unchanged))
             self._without = unchanged
         return self._files
-
-    def _remove(
-        self, table: Table, tasks: Sequence[FileScanTask], matches: Matches
-    ) -> tuple[list[DataFile], list[DataFile], list[DataFile]]:
-        """Take the rows that are hit out of their files; return removed, rewritten and delete files."""
-        by_path = {task.file.file_path: task for task in tasks}
-        removed: list[DataFile] = []
-        rewritten: list[DataFile] = []
-        marked: list[tuple[DataFile, Positions]] = []
-        for file, positions in matches.hits:
-            if not self._rewrites(file, positions):
-                marked.append((file, positions))
-                continue
-            task = by_path[file.file_path]
-            removed += [file, *deletes_of(task)]
-            kept = self._rewrite(table, task, positions)
-            rewritten += kept
-            self._for_this_plan += kept
-        deletes = write_position_deletes(table, marked)
-        self._for_this_plan += deletes
-        return removed, rewritten, deletes
-
-    def _rewrites(self, file: DataFile, positions: Positions) -> bool:
-        asked = self.layout.row_changes == "copy-on-write"
-        return asked or len(positions) > REWRITE_SHARE * file.record_count
-
-    def _rewrite(self, table: Table, task: FileScanTask, positions: Positions) -> list[DataFile]:
-        """Write the live rows of one data file again, without those at `positions`."""
-        connection = self.source.connection
-        connection.register("taken", pa.table({POSITION: positions}))
-        rows = live_rows(connection, table, [task], table.schema())
-        position_sql, file_sql = quote_identifier(POSITION), quote_identifier(FILE)
-        kept_sql = (
-            f"SELECT * EXCLUDE ({position_sql}, {file_sql}) FROM ({rows.sql}) AS live"
-            f" ANTI JOIN taken USING ({position_sql}) ORDER BY live.{position_sql}"
-        )
-        kept = connection.execute(kept_sql, rows.parameters).to_arrow_reader()
-        name = ".".join(table.name())
-        return write_batches(self.target, (align(batch, self.target.arrow_schema, name) for batch in kept))

@@ -32,6 +32,12 @@ from dwh_assets.iceberg.commit import Change, Committed, commit
 from dwh_assets.iceberg.data_files import FileTarget
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, find_table
 from dwh_assets.iceberg.layout import write_batches
+from dwh_assets.iceberg.merge import (
+    Merge,
+    compile_clauses,
+    with_condition_columns,
+    without_condition_columns,
+)
 from dwh_assets.iceberg.modes import (
     ROWS_DELETED,
     ROWS_INSERTED,
@@ -43,6 +49,7 @@ from dwh_assets.iceberg.modes import (
 )
 from dwh_assets.iceberg.overwrite import Overwrite
 from dwh_assets.iceberg.scan import filter_expression, matches
+from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.source_rows import SourceRows
 from dwh_assets.iceberg.sources import as_reader
 from dwh_assets.iceberg.upsert import Upsert
@@ -124,10 +131,19 @@ class IcebergWriter:
             if first is not None:
                 return first
         reader = as_reader(data)
-        table = existing or create_table(self.catalog, self.config.table, self.config, reader.schema)
+        table = existing or self._create(reader.schema)
         return _Write(
             self, table, reader, where, {**(summary or {}), **({IDEMPOTENCY_KEY: key} if key else {})}
         ).run()
+
+    def _create(self, arrow: pa.Schema) -> Table:
+        """Create the table for the data; a merge that cannot be is refused before."""
+        name = self.config.table
+        columns = without_condition_columns(arrow, self.config, name)
+        if self.config.merge is not None:
+            schema = declare(columns, self.config.columns, self.config.key_columns, name)
+            compile_clauses(self.config, schema, arrow, name)
+        return create_table(self.catalog, name, self.config, columns)
 
     def _written_before(self, table: Table, key: str) -> WriteResult | None:
         """Look for the key among the branch's own ancestors: a write that was rolled back is not done."""
@@ -153,9 +169,10 @@ class _Write:
         self._catalog = writer.catalog
         self._name = writer.config.table
         self._table = table
-        self._incoming = reader.schema
+        self._incoming = without_condition_columns(reader.schema, self._config, self._name)
         self._summary = summary
-        self._shape = decide_shape(table.metadata, self._config, reader.schema, self._name)
+        self._shape = decide_shape(table.metadata, self._config, self._incoming, self._name)
+        self._clauses = compile_clauses(self._config, self._shape.schema, reader.schema, self._name)
         self._where = filter_expression(self._shape.schema, where, self._name)
         self._target = self._file_target()
         self._rows = 0
@@ -184,10 +201,13 @@ class _Write:
 
     def _mode(self, resources: ExitStack) -> Mode:
         """Take in the data; return what plans this write on a version of the table."""
-        aligned = pa.RecordBatchReader.from_batches(self._target.arrow_schema, self._aligned())
-        if self._config.write_mode == "upsert":
+        schema = with_condition_columns(self._target.arrow_schema, self._reader.schema, self._config)
+        aligned = pa.RecordBatchReader.from_batches(schema, self._aligned(schema))
+        if self._config.write_mode in ("upsert", "merge"):
             source = resources.enter_context(SourceRows(aligned, self._config, self._name))
-            return Upsert(source, self._target, self._config)
+            if self._config.write_mode == "upsert":
+                return Upsert(source, self._target, self._config)
+            return Merge(source, self._target, self._config, self._clauses, self._name)
         files = write_batches(self._target, aligned)
         return (
             Append(self._target, files)
@@ -207,10 +227,10 @@ class _Write:
             file_size=self._config.target_file_size_bytes,
         )
 
-    def _aligned(self) -> Iterator[pa.RecordBatch]:
+    def _aligned(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Stream the data in the table's columns; each batch is checked before it goes on."""
         for batch in self._reader:
-            rows = align(batch, self._target.arrow_schema, self._name)
+            rows = align(batch, schema, self._name)
             self._require_inside(rows)
             self._rows += rows.num_rows
             yield rows

@@ -6,7 +6,7 @@ import dagster as dg
 import duckdb
 
 from dwh_assets.iceberg.scan import scan
-from dwh_assets.warehouses.quoting import quote_identifier
+from dwh_assets.iceberg.sql import quote_identifier
 
 
 def key_check(asset: dg.AssetKey, table: str, key_columns: list[str]) -> dg.AssetChecksDefinition:

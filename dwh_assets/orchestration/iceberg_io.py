@@ -60,7 +60,8 @@ def first_mistake(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     found = f"{where} is {first['input']!r}: " if where else ""
     more = f" (and {len(others)} more)" if others else ""
-    return f"{found}{first['msg']}{more}"
+    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
+    return f"{found}{expected}{more}"
 
 
 class IcebergIOManager(dg.ConfigurableIOManager):
@@ -145,8 +146,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         )
         inputs = self._read.setdefault(step.step_id(context), {})
         inputs[f"dwh.input.{name}"] = str(snapshot.snapshot_id)
-        # Dagster observes one partition, or an asset without any.
-        if len(step.input_partition_keys(context) or ()) < 2:
+        keys = step.input_partition_keys(context)
+        if keys is None or len(keys) == 1:  # Dagster observes one partition, or an asset without any
             context.add_input_metadata(version_metadata(snapshot.snapshot_id, snapshot.parent_snapshot_id))
         return planned
 
@@ -165,7 +166,9 @@ class IcebergIOManager(dg.ConfigurableIOManager):
 
 
 @contextmanager
-def failures(context: dg.OutputContext | dg.InputContext) -> Iterator[None]:
+def failures(
+    context: dg.OutputContext | dg.InputContext | dg.AssetExecutionContext,
+) -> Iterator[None]:
     """Turn the library's errors into Dagster's, and say where the asset is declared."""
     try:
         yield

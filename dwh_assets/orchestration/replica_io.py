@@ -52,12 +52,12 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
 
     def replica(self, table: str, into: str) -> DuckDBReplica:
         """Return the replica of `table` at schema.table `into`."""
-        return DuckDBWarehouse(self.duckdb.database).replica(table, into=into)
+        return self._warehouse().replica(table, into=into)
 
     def count(self, table: str, into: str) -> tuple[int | None, int]:
         """Return the snapshot that a replica holds and how many rows it has, counted."""
         replica = self.replica(table, into)
-        return replica.snapshot_id, sum(batch.num_rows for batch in replica.read())
+        return replica.snapshot_id, replica.count()
 
     def _report(
         self, context: dg.OutputContext, replica: DuckDBReplica, result: SyncResult, table: Table
@@ -71,3 +71,8 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
         )
         context.add_output_metadata(metadata)
         context.log.info(metadata["dwh/summary"].value)
+
+    def _warehouse(self) -> DuckDBWarehouse:
+        """Open the file with the settings of Dagster's resource: connections of one process must agree."""
+        config = {"custom_user_agent": "dagster", **self.duckdb.connection_config}
+        return DuckDBWarehouse(self.duckdb.database, config=config)

@@ -62,9 +62,10 @@ def writes_partitions(context: dg.InputContext) -> bool:
     return context.step_context.entity_partitions_def is not None
 
 
-def declared_at(context: dg.OutputContext | dg.InputContext) -> str | None:
+def declared_at(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionContext) -> str | None:
     """Return `file:line` of the YAML that declares the asset of this step, when it was declared there."""
-    assets = context.step_context.assets_def
+    is_asset = isinstance(context, dg.AssetExecutionContext)
+    assets = context.assets_def if is_asset else context.step_context.assets_def
     metadata = next(iter(assets.metadata_by_key.values()), {}) if assets else {}
     found = metadata.get(CODE_REFERENCES)
     for reference in found.code_references if isinstance(found, dg.CodeReferencesMetadataValue) else ():

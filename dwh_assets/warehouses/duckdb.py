@@ -16,6 +16,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
+from dwh_assets.iceberg.sql import qualified, quote_identifier
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import ReplicaState, SyncResult
 from dwh_assets.warehouses.duckdb_connection import (
@@ -26,7 +27,6 @@ from dwh_assets.warehouses.duckdb_connection import (
 )
 from dwh_assets.warehouses.duckdb_load import load, rows_in_any_order
 from dwh_assets.warehouses.duckdb_state import delete_state, exists, read_state, write_state
-from dwh_assets.warehouses.quoting import qualified, quote_identifier
 from dwh_assets.warehouses.source import Source, open_source
 
 _BATCH_ROWS = 122_880
@@ -139,6 +139,12 @@ class DuckDBReplica:
             connection = stack.enter_context(self._connections.open(read_only=True))
             reader = self._query(connection, columns, where or {}).to_arrow_reader(_BATCH_ROWS)
             return pa.RecordBatchReader.from_batches(reader.schema, _until_read(reader, stack.pop_all()))
+
+    def count(self) -> int:
+        """Return how many rows the replica has, counted; `NotFoundError` when it was never loaded."""
+        with self._connections.open(read_only=True) as connection:
+            counted = self._query(connection, None, {}).aggregate("count(*)").fetchone()
+            return int(counted[0]) if counted else 0
 
     def drop(self) -> None:
         """Drop the replica and its record; nothing happens when there is none."""

@@ -6,45 +6,15 @@ from collections.abc import Iterable, Iterator
 
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
-    BinaryType,
-    BooleanType,
-    DateType,
-    DecimalType,
-    DoubleType,
-    FixedType,
-    FloatType,
     IcebergType,
-    IntegerType,
     ListType,
-    LongType,
     MapType,
     NestedField,
-    StringType,
     StructType,
-    TimestampType,
-    TimestamptzType,
-    TimeType,
-    UUIDType,
 )
 
-from dwh_assets.errors import SchemaError, UnsupportedError
-from dwh_assets.warehouses.quoting import quote_identifier
-
-_PRIMITIVES: dict[type[IcebergType], str] = {
-    BooleanType: "BOOLEAN",
-    IntegerType: "INTEGER",
-    LongType: "BIGINT",
-    FloatType: "FLOAT",
-    DoubleType: "DOUBLE",
-    DateType: "DATE",
-    TimeType: "TIME",
-    TimestampType: "TIMESTAMP",
-    TimestamptzType: "TIMESTAMP WITH TIME ZONE",
-    StringType: "VARCHAR",
-    UUIDType: "UUID",
-    FixedType: "BLOB",
-    BinaryType: "BLOB",
-}
+from dwh_assets.errors import SchemaError
+from dwh_assets.iceberg.sql import duckdb_type, quote_identifier
 
 
 def columns_sql(schema: Schema, table: str) -> str:
@@ -54,8 +24,10 @@ def columns_sql(schema: Schema, table: str) -> str:
     not have; both name table and column.
     """
     _refuse_equal_names(schema.fields, table, "")
+    for struct, prefix in _structs(schema.as_struct(), ""):
+        _refuse_equal_names(struct.fields, table, prefix)
     return ", ".join(
-        f"{quote_identifier(field.name)} {_type_sql(field.field_type, table, field.name)}"
+        f"{quote_identifier(field.name)} {duckdb_type(field.field_type, f'{table}: column {field.name}')}"
         + (" NOT NULL" if field.required else "")
         for field in schema.fields
     )
@@ -66,31 +38,18 @@ def comments(schema: Schema) -> Iterator[tuple[str, str]]:
     return ((field.name, field.doc) for field in schema.fields if field.doc)
 
 
-def _type_sql(iceberg: IcebergType, table: str, column: str) -> str:
-    if isinstance(iceberg, DecimalType):
-        return f"DECIMAL({iceberg.precision}, {iceberg.scale})"
-    if isinstance(iceberg, StructType):
-        return _struct_sql(iceberg, table, column)
-    if isinstance(iceberg, ListType):
-        return _type_sql(iceberg.element_type, table, f"{column}.element") + "[]"
-    if isinstance(iceberg, MapType):
-        key_sql = _type_sql(iceberg.key_type, table, f"{column}.key")
-        return f"MAP({key_sql}, {_type_sql(iceberg.value_type, table, f'{column}.value')})"
-    if type(iceberg) not in _PRIMITIVES:
-        raise UnsupportedError(
-            f"{table}: column {column!r} is {iceberg}, which DuckDB cannot hold.",
-            remedy="Leave the table without a DuckDB replica, or change the column's type.",
-        )
-    return _PRIMITIVES[type(iceberg)]
-
-
-def _struct_sql(struct: StructType, table: str, column: str) -> str:
-    _refuse_equal_names(struct.fields, table, f"{column}.")
-    fields_sql = ", ".join(
-        f"{quote_identifier(field.name)} {_type_sql(field.field_type, table, f'{column}.{field.name}')}"
-        for field in struct.fields
-    )
-    return f"STRUCT({fields_sql})"
+def _structs(nested: IcebergType, path: str) -> Iterator[tuple[StructType, str]]:
+    """Yield every struct inside a type, with the path that leads to its fields."""
+    if isinstance(nested, StructType):
+        if path:
+            yield nested, path
+        for field in nested.fields:
+            yield from _structs(field.field_type, f"{path}{field.name}.")
+    elif isinstance(nested, ListType):
+        yield from _structs(nested.element_type, f"{path}element.")
+    elif isinstance(nested, MapType):
+        yield from _structs(nested.key_type, f"{path}key.")
+        yield from _structs(nested.value_type, f"{path}value.")
 
 
 def _refuse_equal_names(fields: Iterable[NestedField], table: str, prefix: str) -> None:

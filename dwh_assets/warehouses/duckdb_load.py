@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import duckdb
 
+from dwh_assets.iceberg.sql import qualified, quote_identifier, quote_text
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.duckdb_columns import columns_sql, comments
 from dwh_assets.warehouses.duckdb_connection import Transaction
-from dwh_assets.warehouses.quoting import qualified, quote_identifier, quote_text
 from dwh_assets.warehouses.source import Source
 
 

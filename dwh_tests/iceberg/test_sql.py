@@ -2,7 +2,7 @@ import duckdb
 import pytest
 
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.warehouses.quoting import qualified, quote_identifier, quote_text
+from dwh_assets.iceberg.sql import qualified, quote_identifier, quote_text
 
 ODD = ['say "hi"', "select", "a.b", "x'); DROP TABLE t; --", " ", "é\u202e☃", "`tick`", "%s {} ?", "a\nb\\"]
 

@@ -1,0 +1,460 @@
+"""Merge: rows of the data and of the table are paired by a condition, then clauses decide, the first wins.
+
+As in SQL's MERGE. One pass reads the columns that the conditions need and notes for each pair, and each row
+without a partner, which clause applies (the DuckDB table `decided`). Only then are whole rows read, from the
+files in which an update sets some columns and keeps the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import duckdb
+import pyarrow as pa
+from pyiceberg.manifest import DataFile
+from pyiceberg.schema import Schema
+from pyiceberg.table import FileScanTask, Table
+
+from dwh_assets.config import MergeClause, TableLayout
+from dwh_assets.errors import ConfigurationError, DataError
+from dwh_assets.iceberg.arrow_types import align, arrow_schema, writable_type
+from dwh_assets.iceberg.conditions import Column, Expression, Scope, assignable, compile_expression
+from dwh_assets.iceberg.data_files import FileTarget
+from dwh_assets.iceberg.layout import write_batches
+from dwh_assets.iceberg.live_rows import FILE, POSITION, LiveRows, live_rows
+from dwh_assets.iceberg.matching import (
+    by_file,
+    candidate_tasks,
+    column_sql,
+    differ_sql,
+    equal_keys_sql,
+    internal_schema,
+)
+from dwh_assets.iceberg.modes import Planned, delete_unused
+from dwh_assets.iceberg.position_deletes import Positions
+from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.source_rows import ROW, SourceRows, internal_name, internal_names, repeated
+from dwh_assets.iceberg.sql import qualified, quote_identifier
+from dwh_assets.iceberg.upsert import RowRemoval, rows_at
+
+_FILE_SQL, _POSITION_SQL, _ROW_SQL = (quote_identifier(name) for name in (FILE, POSITION, ROW))
+_PLACE_SQL = f"{_FILE_SQL}, {_POSITION_SQL}"
+# For joins of target with decided: the same row of the same file.
+_SAME_PLACE_SQL = " AND ".join(f"target.{name} = decided.{name}" for name in (_FILE_SQL, _POSITION_SQL))
+_SAMPLE = 5
+_WRONG_VALUES = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.InvalidInputException)
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One clause as SQL; `values_sql` says what each column of the table becomes."""
+
+    number: int
+    when: str
+    then: str
+    condition_sql: str = "true"
+    values_sql: Mapping[str, str] = field(default_factory=dict)
+    differs_sql: str = "true"
+    # Columns of the table that have to be read to decide, and whether others keep their value.
+    reads: frozenset[str] = frozenset()
+    keeps_values: bool = False
+
+    @property
+    def number_sql(self) -> str:
+        """The clause's number."""
+        return str(self.number)
+
+    def columns_sql(self, columns: Sequence[str]) -> str:
+        """Return what to select for some columns."""
+        return ", ".join(self.values_sql[column] for column in columns)
+
+
+@dataclass(frozen=True)
+class Clauses:
+    """A merge whose every name and type was checked."""
+
+    clauses: tuple[Clause, ...]
+    on: Expression | None
+
+    def of(self, when: str) -> list[Clause]:
+        """Return the clauses for one kind of rows, in order."""
+        return [clause for clause in self.clauses if clause.when == when]
+
+    def choice_sql(self, when: str) -> str:
+        """Return the number of the first clause that applies, or -1."""
+        cases_sql = "".join(
+            f" WHEN {clause.condition_sql} THEN {clause.number_sql}" for clause in self.of(when)
+        )
+        return f"CASE{cases_sql} ELSE -1 END" if cases_sql else "-1"
+
+    def differs_sql(self, when: str) -> str:
+        """Return whether the clause that applies changes the row."""
+        cases_sql = "".join(
+            f" WHEN {clause.condition_sql} THEN ({clause.differs_sql})" for clause in self.of(when)
+        )
+        return f"CASE{cases_sql} ELSE false END" if cases_sql else "false"
+
+
+def without_condition_columns(arrow: pa.Schema, layout: TableLayout, table: str) -> pa.Schema:
+    """Return the data's columns that are written to the table.
+
+    Raises `ConfigurationError` when one that is not to be written is missing in the data.
+    """
+    unwritten = layout.merge.not_written if layout.merge else []
+    for name in unwritten:
+        if name not in arrow.names:
+            raise ConfigurationError(
+                f"{table}: merge needs column {name!r} (not_written), which is not in the data.",
+                remedy=f"Correct it; the data have {', '.join(arrow.names)}.",
+            )
+    return pa.schema([column for column in arrow if column.name not in unwritten])
+
+
+def with_condition_columns(schema: pa.Schema, arrow: pa.Schema, layout: TableLayout) -> pa.Schema:
+    """Return the table's columns and, after them, those of the data that only conditions use."""
+    unwritten = layout.merge.not_written if layout.merge else []
+    extra = [arrow.field(name) for name in unwritten]
+    return pa.schema([*schema, *(pa.field(f.name, writable_type(f.type, f.name)) for f in extra)])
+
+
+def compile_clauses(layout: TableLayout, schema: Schema, arrow: pa.Schema, table: str) -> Clauses:
+    """Check a declared merge against the table's columns after the write, and the data's.
+
+    Raises `ConfigurationError` that names table, clause and column, before anything is changed.
+    """
+    return _Compiler(layout, schema, arrow, table).run()
+
+
+class _Compiler:
+    """Resolves the names of one merge and lets DuckDB bind its types on empty relations."""
+
+    def __init__(self, layout: TableLayout, schema: Schema, arrow: pa.Schema, table: str) -> None:
+        self._layout = layout
+        self._schema = schema
+        self._table = table
+        target = arrow_schema(schema)
+        source = with_condition_columns(target, arrow, layout)
+        columns = {field.name: field for field in schema.fields}
+        self._target = {name: Column(column_sql(f, "target"), f.field_type) for name, f in columns.items()}
+        self._source = {
+            name: Column(column_sql(columns[name], "source"), columns[name].field_type)
+            if name in columns
+            else Column(qualified("source", internal), None)
+            for name, internal in internal_names(source).items()
+            if name in arrow.names
+        }
+        self._binder = duckdb.connect()
+        for name, relation in (("source", source), ("target", target)):
+            empty = relation.empty_table().rename_columns(list(internal_names(relation).values()))
+            self._binder.register(name, empty)
+
+    def run(self) -> Clauses:
+        with self._binder:
+            declared = self._layout.merge
+            if declared is None:
+                return Clauses((), None)
+            on = self._condition(declared.on, self._scope("on", "matched")) if declared.on else None
+            clauses = [self._clause(number, clause) for number, clause in enumerate(declared.clauses)]
+            return Clauses(tuple(clauses), on)
+
+    def _scope(self, where: str, when: str) -> Scope:
+        relations = {
+            "matched": {"source": self._source, "target": self._target},
+            "not_matched": {"source": self._source},
+            "not_matched_by_source": {"target": self._target},
+        }
+        return Scope(f"{self._table}: merge {where}", relations[when])
+
+    def _clause(self, number: int, declared: MergeClause) -> Clause:
+        name = f"clause {number + 1} ({declared.when}, {declared.then})"
+        clause = Clause(number, declared.when, declared.then)
+        if declared.only_if is not None:
+            condition = self._condition(declared.only_if, self._scope(f"{name}, if", declared.when))
+            clause = replace(clause, condition_sql=f"({condition.sql})", reads=condition.reads["target"])
+        if declared.then == "delete":
+            return clause
+        if declared.values is None:
+            return self._all_columns(clause)
+        return self._set_columns(clause, declared.values, name)
+
+    def _all_columns(self, clause: Clause) -> Clause:
+        names = [field.name for field in self._schema.fields]
+        values_sql = {f.name: qualified("source", internal_name(f.field_id)) for f in self._schema.fields}
+        if clause.then == "insert" or not self._layout.detect_unchanged:
+            return replace(clause, values_sql=values_sql)
+        differs_sql = differ_sql(self._schema, names)
+        return replace(
+            clause, values_sql=values_sql, differs_sql=differs_sql, reads=clause.reads | frozenset(names)
+        )
+
+    def _set_columns(self, clause: Clause, values: Mapping[str, str], name: str) -> Clause:
+        given: dict[str, Expression] = {}
+        for column, text in values.items():
+            scope = self._scope(f"{name}, set {column!r}", clause.when)
+            if column not in self._target:
+                raise scope.error(f"the table has no column {column!r}", f"It has {', '.join(self._target)}.")
+            given[column] = self._value(text, scope, column)
+        inserts = clause.then == "insert"
+        if inserts:
+            self._require_all_required(values, self._scope(name, clause.when))
+        values_sql = {
+            f.name: given[f.name].sql
+            if f.name in given
+            else "NULL"
+            if inserts
+            else qualified("target", internal_name(f.field_id))
+            for f in self._schema.fields
+        }
+        if inserts or not self._layout.detect_unchanged:
+            return replace(clause, values_sql=values_sql, keeps_values=not inserts)
+        differs_sql = " OR ".join(
+            f"{self._target[column].sql} IS DISTINCT FROM {value.sql}" for column, value in given.items()
+        )
+        reads = clause.reads.union(given, *(value.reads["target"] for value in given.values()))
+        return replace(clause, values_sql=values_sql, differs_sql=differs_sql, reads=reads, keeps_values=True)
+
+    def _require_all_required(self, values: Collection[str], scope: Scope) -> None:
+        missing = [f.name for f in self._schema.fields if f.required and f.name not in values]
+        if missing:
+            raise scope.error(
+                f"column {missing[0]!r} is required, but set does not name it", "Set every required column."
+            )
+
+    def _condition(self, text: str, scope: Scope) -> Expression:
+        expression = compile_expression(text, scope)
+        found = self._type(expression.sql, text, scope)
+        if found not in ("BOOLEAN", '"NULL"'):
+            raise scope.error(f"{text!r} is {found}, not a condition", "Compare it with something.")
+        return expression
+
+    def _value(self, text: str, scope: Scope, column: str) -> Expression:
+        """Return the value in the column's type; the cast fails where it would not fit."""
+        expression = compile_expression(text, scope)
+        wanted_sql = self._type(self._target[column].sql, column, scope)
+        found = self._type(expression.sql, text, scope)
+        if not assignable(found, wanted_sql):
+            raise scope.error(
+                f"{text!r} is {found}, but column {column!r} is {wanted_sql}",
+                f"Convert it, for example with CAST(... AS {wanted_sql}).",
+            )
+        cast_sql = f"CAST({expression.sql} AS {wanted_sql})" if found != wanted_sql else expression.sql
+        return replace(expression, sql=cast_sql)
+
+    def _type(self, expression_sql: str, text: str, scope: Scope) -> str:
+        try:
+            types_sql = f"DESCRIBE SELECT {expression_sql} FROM source, target"
+            return str((self._binder.execute(types_sql).fetchone() or ("", ""))[1])
+        except duckdb.Error as error:
+            raise scope.error(
+                f"{text!r} cannot be evaluated: {str(error).splitlines()[0]}", "Correct the expression."
+            ) from None
+
+
+@dataclass
+class Merge:
+    """Plans one merge; on a newer table it decides again. What the last plan wrote is deleted."""
+
+    source: SourceRows
+    target: FileTarget
+    layout: TableLayout
+    clauses: Clauses
+    table: str
+    _files: list[DataFile] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._removal = RowRemoval(self.source, self.target, self.layout)
+        self._connection = self.source.connection
+        self._live_files: Mapping[str, DataFile] = {}
+
+    def plan(self, table: Table, branch: str) -> Planned:
+        """Decide on every row against the branch of `table` as it now is, and write what that needs."""
+        self._removal.clear()
+        self.discard(())
+        self._files = []
+        tasks = self._tasks(table, branch)
+        try:
+            self._decide(table, tasks)
+            self._require_one_change_a_row()
+            self._require_new_keys_once()
+            self._files = write_batches(self.target, self._rows(table))
+        except _WRONG_VALUES as error:
+            raise DataError(
+                f"{self.table}: an expression of the merge fails on some row: {str(error).splitlines()[0]}",
+                remedy="Mend the value, or catch it in the expression, for example with TRY_CAST or CASE.",
+            ) from error
+        self._removal.take_out(table, tasks, self._hits())
+        return self._planned()
+
+    def discard(self, used: Sequence[DataFile]) -> None:
+        """Delete what was written and is not used."""
+        self._removal.discard(used)
+        delete_unused(self.target, self._files, used)
+
+    def _tasks(self, table: Table, branch: str) -> list[FileScanTask]:
+        head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
+        if head is None:
+            return []
+        if self.clauses.of("not_matched_by_source"):
+            return planned_files(table.scan(snapshot_id=head.snapshot_id))
+        return candidate_tasks(self.source, table, self._equal_columns(), head.snapshot_id)
+
+    def _equal_columns(self) -> dict[str, str]:
+        """Return which column of the data equals which one of the table in every pair, by bounds to prune."""
+        if self.clauses.on is None:
+            return {key: key for key in self.layout.key_columns}
+        types = {field.name: field.field_type for field in self.target.schema.fields}
+        return {
+            theirs: ours for theirs, ours in self.clauses.on.equalities if types.get(theirs) == types[ours]
+        }
+
+    def _decide(self, table: Table, tasks: Sequence[FileScanTask]) -> None:
+        """Fill `decided`: what pairs, and the number of the clause that applies, -1 for none."""
+        self._connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE decided ({_FILE_SQL} VARCHAR, {_POSITION_SQL} BIGINT,"
+            f" {_ROW_SQL} BIGINT, clause INTEGER, differs BOOLEAN)"
+        )
+        self._live_files = {}
+        if tasks:
+            self._decide_matched(self._live(table, tasks))
+            if self.clauses.of("not_matched_by_source"):
+                self._decide_not_matched_by_source(self._live(table, tasks))
+        choice_sql = self.clauses.choice_sql("not_matched")
+        self._connection.execute(
+            f"INSERT INTO decided SELECT NULL, NULL, source.{_ROW_SQL}, {choice_sql}, true FROM source"
+            f" ANTI JOIN decided ON source.{_ROW_SQL} = decided.{_ROW_SQL}"
+        )
+
+    def _live(self, table: Table, tasks: Sequence[FileScanTask]) -> LiveRows:
+        on = self.clauses.on.reads["target"] if self.clauses.on else self.layout.key_columns
+        columns = frozenset(on).union(*(clause.reads for clause in self.clauses.clauses))
+        live = live_rows(self._connection, table, tasks, internal_schema(self.target.schema, columns))
+        self._live_files = live.files
+        return live
+
+    def _decide_matched(self, live: LiveRows) -> None:
+        choice_sql, differs_sql = self.clauses.choice_sql("matched"), self.clauses.differs_sql("matched")
+        if self.clauses.on is None:
+            on_sql = equal_keys_sql(self.source, self.target.schema, self.layout.key_columns)
+        else:
+            on_sql = self.clauses.on.sql
+        self._connection.execute(
+            f"INSERT INTO decided SELECT target.{_FILE_SQL}, target.{_POSITION_SQL}, source.{_ROW_SQL},"
+            f" {choice_sql}, {differs_sql} FROM ({live.sql}) AS target JOIN source ON {on_sql}",
+            live.parameters,
+        )
+
+    def _decide_not_matched_by_source(self, live: LiveRows) -> None:
+        when = "not_matched_by_source"
+        choice_sql, differs_sql = self.clauses.choice_sql(when), self.clauses.differs_sql(when)
+        self._connection.execute(
+            f"INSERT INTO decided SELECT target.{_FILE_SQL}, target.{_POSITION_SQL}, NULL,"
+            f" {choice_sql}, {differs_sql} FROM ({live.sql}) AS target"
+            f" ANTI JOIN decided ON {_SAME_PLACE_SQL}",
+            live.parameters,
+        )
+
+    def _require_one_change_a_row(self) -> None:
+        """Raise `DataError` that shows some of what several rows of the data want done to one row."""
+        several_sql = (
+            f"SELECT {_PLACE_SQL}, min({_ROW_SQL}) AS {_ROW_SQL}, count(*) AS times FROM decided"
+            f" WHERE clause >= 0 AND {_FILE_SQL} IS NOT NULL GROUP BY {_PLACE_SQL} HAVING times > 1"
+        )
+        shown = self._told_apart_by()
+        columns_sql = "".join(f"source.{quote_identifier(self.source.names[name])}, " for name in shown)
+        sample = self._connection.execute(
+            f"SELECT DISTINCT {columns_sql} several.times FROM ({several_sql}) AS several"
+            f" JOIN source ON source.{_ROW_SQL} = several.{_ROW_SQL} LIMIT ?",
+            [_SAMPLE],
+        ).to_arrow_table()
+        if sample.num_rows:
+            raise DataError(
+                f"{self.table}: several rows of the data change one row of the table: "
+                f"{repeated(shown, sample)}.",
+                remedy="Give each row once, set on_duplicate to first or last, or narrow on and if.",
+            )
+
+    def _told_apart_by(self) -> list[str]:
+        """Return the columns that show which rows of the data are meant."""
+        read = self.clauses.on.reads["source"] if self.clauses.on else ()
+        return self.layout.key_columns or sorted(read) or list(self.source.names)
+
+    def _require_new_keys_once(self) -> None:
+        """Raise `DataError` when rows to insert repeat a key, which is to identify a row."""
+        keys = self.layout.key_columns
+        inserts = self.clauses.of("not_matched")
+        if not keys or not inserts:
+            return
+        keys_sql = " UNION ALL ".join(
+            f"SELECT {clause.columns_sql(keys)} FROM {self._taken_sql(clause)}" for clause in inserts
+        )
+        sample = self._connection.execute(
+            f"SELECT *, count(*) AS times FROM ({keys_sql}) GROUP BY ALL HAVING times > 1 LIMIT ?", [_SAMPLE]
+        ).to_arrow_table()
+        if sample.num_rows:
+            raise DataError(
+                f"{self.table}: rows to insert repeat a key: {repeated(keys, sample)}.",
+                remedy="Give each key once, or set on_duplicate to first or last.",
+            )
+
+    def _taken_sql(self, clause: Clause) -> str:
+        return (
+            f"(SELECT {_ROW_SQL} FROM decided WHERE clause = {clause.number_sql} AND differs) AS chosen"
+            f" JOIN source ON source.{_ROW_SQL} = chosen.{_ROW_SQL}"
+        )
+
+    def _rows(self, table: Table) -> Iterator[pa.RecordBatch]:
+        """Stream the rows to add: updated ones as they become, and new ones."""
+        columns = list(self.target.arrow_schema.names)
+        for clause in self.clauses.clauses:
+            if clause.then == "delete":
+                continue
+            from_sql = self._updated_sql(table, clause) if clause.keeps_values else self._taken_sql(clause)
+            rows_sql = f"SELECT {clause.columns_sql(columns)} FROM {from_sql}"
+            for batch in self._connection.execute(rows_sql).to_arrow_reader():
+                yield align(batch.rename_columns(columns), self.target.arrow_schema, self.table)
+
+    def _updated_sql(self, table: Table, clause: Clause) -> str:
+        """Return what the rows that a clause updates are made from; only their files are read."""
+        schema = internal_schema(self.target.schema, self.target.arrow_schema.names)
+        arrow = (
+            arrow_schema(schema).append(pa.field(FILE, pa.string())).append(pa.field(POSITION, pa.int64()))
+        )
+        batches = self._rows_before(table, schema, arrow, self._hits(clause))
+        self._connection.register("target", pa.RecordBatchReader.from_batches(arrow, batches))
+        return (
+            f"target JOIN decided ON {_SAME_PLACE_SQL} AND decided.clause = {clause.number_sql}"
+            f" LEFT JOIN source ON source.{_ROW_SQL} = decided.{_ROW_SQL}"
+        )
+
+    def _rows_before(
+        self, table: Table, schema: Schema, arrow: pa.Schema, hits: Sequence[tuple[DataFile, Positions]]
+    ) -> Iterator[pa.RecordBatch]:
+        keys = {file.file_path: key for key, file in self._live_files.items()}
+        for file, positions in hits:
+            for rows, places in rows_at(table, file, schema, positions):
+                names = pa.array([keys[file.file_path]] * rows.num_rows, pa.string())
+                yield pa.RecordBatch.from_arrays([*rows.columns, names, pa.array(places)], schema=arrow)
+
+    def _hits(self, clause: Clause | None = None) -> list[tuple[DataFile, Positions]]:
+        """Return the rows of the table that go or become others, by one clause where it is given."""
+        chosen_sql = f"clause = {clause.number_sql}" if clause else "clause >= 0"
+        hits_sql = (
+            f"SELECT {_PLACE_SQL} FROM decided WHERE {chosen_sql} AND differs AND {_FILE_SQL} IS NOT NULL"
+        )
+        return by_file(self._connection.execute(hits_sql).to_arrow_table(), self._live_files)
+
+    def _planned(self) -> Planned:
+        counts_sql = "SELECT clause, differs, count(*) FROM decided WHERE clause >= 0 GROUP BY ALL"
+        rows = dict.fromkeys(("insert", "update", "delete", "unchanged"), 0)
+        for number, differs, times in self._connection.execute(counts_sql).fetchall():
+            rows[self.clauses.clauses[number].then if differs else "unchanged"] += times
+        return Planned(
+            added=(*self._files, *self._removal.rewritten),
+            removed=tuple(self._removal.removed),
+            added_deletes=tuple(self._removal.deletes),
+            rows_inserted=rows["insert"],
+            rows_updated=rows["update"],
+            rows_deleted=rows["delete"],
+            rows_unchanged=rows["unchanged"],
+        )
