@@ -184,7 +184,7 @@ def assignable(found: str, wanted: str) -> bool:
 
     Too large a value still fails, when it is met.
     """
-    if found == wanted or found == '"NULL"':
+    if found == wanted or found == "NULL":
         return True
     if found in _INTEGERS:
         return wanted in _INTEGERS or wanted in _FLOATS or wanted.startswith("DECIMAL")

@@ -224,7 +224,7 @@ class _Compiler:
     def _condition(self, text: str, scope: Scope) -> Expression:
         expression = compile_expression(text, scope)
         found = self._type(expression.sql, text, scope)
-        if found not in ("BOOLEAN", '"NULL"'):
+        if found != "BOOLEAN":
             raise scope.error(f"{text!r} is {found}, not a condition", "Compare it with something.")
         return expression
 
@@ -232,7 +232,8 @@ class _Compiler:
         """Return the value in the column's type; the cast fails where it would not fit."""
         expression = compile_expression(text, scope)
         wanted_sql = self._type(self._target[column].sql, column, scope)
-        found = self._type(expression.sql, text, scope)
+        # DuckDB calls the type of a bare NULL INTEGER.
+        found = "NULL" if expression.sql == "NULL" else self._type(expression.sql, text, scope)
         if not assignable(found, wanted_sql):
             raise scope.error(
                 f"{text!r} is {found}, but column {column!r} is {wanted_sql}",

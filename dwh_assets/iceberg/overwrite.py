@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -15,8 +15,8 @@ from dwh_assets.iceberg.arrow_types import align
 from dwh_assets.iceberg.data_files import FileTarget
 from dwh_assets.iceberg.layout import TableFilesWriter
 from dwh_assets.iceberg.modes import Planned, delete_unused
-from dwh_assets.iceberg.position_deletes import PATH_ID
-from dwh_assets.iceberg.scan import live_batches, live_count, matches, planned_files
+from dwh_assets.iceberg.position_deletes import PATH_ID, Positions, write_position_deletes
+from dwh_assets.iceberg.scan import deleted_positions, live_batches, live_count, matches, planned_files
 
 
 @dataclass
@@ -40,9 +40,12 @@ class Overwrite:
     files: list[DataFile]
     where: BooleanExpression
     _rewrites: dict[tuple[str, frozenset[str]], _Rewrite] = field(default_factory=dict)
+    _deletes: list[DataFile] = field(default_factory=list)
 
     def plan(self, table: Table, branch: str) -> Planned:
         """Take away what matches on the branch, as it now is, and add the files."""
+        delete_unused(self.target, self._deletes, ())
+        self._deletes = []
         added = list(self.files)
         rows = 0
         gone: list[FileScanTask] = []
@@ -56,10 +59,11 @@ class Overwrite:
                 gone.append(task)
                 added += rewrite.kept_files
                 rows += rewrite.rows_deleted
-        removed = [*(task.file for task in gone), *self._targetless(table, branch, gone)]
+        removed_deletes = self._release_deletes(table, branch, gone)
         return Planned(
             added=tuple(added),
-            removed=tuple(removed),
+            removed=(*(task.file for task in gone), *removed_deletes),
+            added_deletes=tuple(self._deletes),
             rows_inserted=sum(file.record_count for file in self.files),
             rows_deleted=rows,
         )
@@ -67,7 +71,7 @@ class Overwrite:
     def discard(self, used: Sequence[DataFile]) -> None:
         """Delete what was written and is not used."""
         rewritten = [file for rewrite in self._rewrites.values() for file in rewrite.kept_files]
-        delete_unused(self.target, [*self.files, *rewritten], used)
+        delete_unused(self.target, [*self.files, *rewritten, *self._deletes], used)
 
     def _tasks(self, table: Table, branch: str, where: BooleanExpression) -> list[FileScanTask]:
         head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
@@ -84,17 +88,19 @@ class Overwrite:
             update={"schemas": [*metadata.schemas, schema], "current_schema_id": new_id}
         )
 
-    def _targetless(self, table: Table, branch: str, gone: list[FileScanTask]) -> list[DataFile]:
-        """Return the delete files of which every data file is gone: one may concern several."""
-        candidates = {file.file_path: file for task in gone for file in task.delete_files}
+    def _release_deletes(self, table: Table, branch: str, gone: list[FileScanTask]) -> list[DataFile]:
+        """Return the delete files that go with their data files.
+
+        One that concerns files which stay, too, is written again for these alone, or it would count
+        deletions of rows that are no longer there.
+        """
+        released = {file.file_path: file for task in gone for file in task.delete_files}
         own = {file.file_path for task in gone for file in deletes_of(task)}
-        if candidates.keys() > own:
+        if released.keys() > own:
             paths = {task.file.file_path for task in gone}
-            for task in self._tasks(table, branch, AlwaysTrue()):
-                if task.file.file_path not in paths:
-                    for file in task.delete_files:
-                        candidates.pop(file.file_path, None)
-        return list(candidates.values())
+            staying = [t for t in self._tasks(table, branch, AlwaysTrue()) if t.file.file_path not in paths]
+            self._deletes = write_position_deletes(table, _still_deleted(table, staying, released))
+        return list(released.values())
 
     def _rewrite(self, table: Table, task: FileScanTask) -> _Rewrite:
         key = (task.file.file_path, frozenset(delete.file_path for delete in task.delete_files))
@@ -122,6 +128,17 @@ class Overwrite:
             writer.abort()
             return _Rewrite([], 0)
         return _Rewrite(writer.close(), total - kept)
+
+
+def _still_deleted(
+    table: Table, tasks: list[FileScanTask], released: Container[str]
+) -> Iterator[tuple[DataFile, Positions]]:
+    """Yield the positions that the released delete files name in data files which stay."""
+    for task in tasks:
+        shared = {file for file in task.delete_files if file.file_path in released}
+        positions = deleted_positions(table.io, FileScanTask(task.file, shared))
+        if len(positions):
+            yield task.file, positions
 
 
 def deletes_of(task: FileScanTask) -> list[DataFile]:

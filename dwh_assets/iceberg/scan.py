@@ -242,7 +242,7 @@ def live_batches(
     if formats != {FileFormat.PARQUET}:
         yield from ArrowScan(metadata, io, columns, AlwaysTrue()).to_record_batches([task])
         return
-    deleted = _deleted_positions(io, task)
+    deleted = deleted_positions(io, task)
     position = 0
     for batch in file_batches(
         metadata, io, task.file, columns, where=where if not len(deleted) else ALWAYS_TRUE
@@ -252,14 +252,14 @@ def live_batches(
         position = end
 
 
-def _deleted_positions(io: FileIO, task: FileScanTask) -> npt.NDArray[np.int64]:
-    """Return the positions in the data file that its delete files name."""
+def deleted_positions(io: FileIO, task: FileScanTask) -> npt.NDArray[np.int64]:
+    """Return in order the positions in the data file that its delete files name."""
     found = [np.empty(0, np.int64)]
     for delete_file in task.delete_files:
         with io.new_input(delete_file.file_path).open() as stream:
             rows = pq.read_table(cast("IO[bytes]", stream), columns=["file_path", "pos"])
         found.append(rows.filter(pc.field("file_path") == task.file.file_path)["pos"].to_numpy())
-    return np.concatenate(found)
+    return np.unique(np.concatenate(found))
 
 
 def live_count(metadata: TableMetadata, io: FileIO, task: FileScanTask) -> int:
@@ -268,7 +268,7 @@ def live_count(metadata: TableMetadata, io: FileIO, task: FileScanTask) -> int:
         columns = metadata.schema().select(metadata.schema().fields[0].name)
         scanned = ArrowScan(metadata, io, columns, AlwaysTrue()).to_record_batches([task])
         return sum(batch.num_rows for batch in scanned)
-    return task.file.record_count - len(np.unique(_deleted_positions(io, task)))
+    return task.file.record_count - len(deleted_positions(io, task))
 
 
 def _without_positions(batch: pa.RecordBatch, positions: npt.NDArray[np.int64]) -> pa.RecordBatch:

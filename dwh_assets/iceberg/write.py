@@ -52,6 +52,15 @@ from dwh_assets.iceberg.scan import filter_expression, matches
 from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.source_rows import SourceRows
 from dwh_assets.iceberg.sources import as_reader
+from dwh_assets.iceberg.stream import (
+    STREAM_PREFIX,
+    MicroBatches,
+    Source,
+    StreamPosition,
+    StreamResult,
+    stream_offset,
+    stream_offsets,
+)
 from dwh_assets.iceberg.upsert import Upsert
 from dwh_assets.iceberg.versions import branch_history, logical_snapshot_id
 
@@ -127,14 +136,54 @@ class IcebergWriter:
         key = idempotency_key or self.config.idempotency_key
         existing = find_table(self.catalog, self.config.table)
         if existing is not None and key is not None:
-            first = self._written_before(existing, key)
+            first = written_before(existing, self.config.branch, key)
             if first is not None:
                 return first
-        reader = as_reader(data)
-        table = existing or self._create(reader.schema)
-        return _Write(
-            self, table, reader, where, {**(summary or {}), **({IDEMPOTENCY_KEY: key} if key else {})}
-        ).run()
+        return self._write(existing, as_reader(data), where=where, summary=summary, key=key)
+
+    def write_stream(
+        self,
+        source: Source,
+        stream: str,
+        *,
+        commit_rows: int | None = None,
+        commit_seconds: float | None = None,
+        summary: Mapping[str, str] | None = None,
+    ) -> StreamResult:
+        """Feed the table from a stream of Arrow batches, in micro-batches of so many rows or seconds.
+
+        `source` yields the stream from its beginning (rows that the table has are skipped), or is a function
+        that takes the offset, in rows, to begin at. Each micro-batch is one snapshot and is written exactly
+        once: after a crash, call it again. Without `commit_rows` and `commit_seconds` all is one snapshot.
+        Memory is bounded, whatever the stream's length.
+
+        Raises what `write` raises; `ConflictError` when another writer feeds the same stream.
+        """
+        table = find_table(self.catalog, self.config.table)
+        offset = began = stream_offset(table, stream, self.config.branch)
+        commits = 0
+        snapshot_id = None
+        for reader in MicroBatches(source, offset, commit_rows, commit_seconds):
+            position = StreamPosition(stream, offset)
+            snapshot_id = self._write(table, reader, summary=summary, position=position).snapshot_id
+            commits += 1
+            table = self.catalog.load_table(self.config.table)
+            offset = stream_offset(table, stream, self.config.branch)
+        return StreamResult(stream, offset, offset - began, commits, snapshot_id)
+
+    def _write(
+        self,
+        table: Table | None,
+        reader: pa.RecordBatchReader,
+        *,
+        where: str | BooleanExpression | None = None,
+        summary: Mapping[str, str] | None = None,
+        key: str | None = None,
+        position: StreamPosition | None = None,
+    ) -> WriteResult:
+        table = table or self._create(reader.schema)
+        marked = {**(summary or {}), **({IDEMPOTENCY_KEY: key} if key else {})}
+        return _Write(self, table, reader, where, marked, position).run()
 
     def _create(self, arrow: pa.Schema) -> Table:
         """Create the table for the data; a merge that cannot be is refused before."""
@@ -144,13 +193,6 @@ class IcebergWriter:
             schema = declare(columns, self.config.columns, self.config.key_columns, name)
             compile_clauses(self.config, schema, arrow, name)
         return create_table(self.catalog, name, self.config, columns)
-
-    def _written_before(self, table: Table, key: str) -> WriteResult | None:
-        """Look for the key among the branch's own ancestors: a write that was rolled back is not done."""
-        for snapshot in branch_history(table.metadata, self.config.branch):
-            if snapshot.summary and snapshot.summary.additional_properties.get(IDEMPOTENCY_KEY) == key:
-                return replace(result_of(table, snapshot, made=True), repeated=True)
-        return None
 
 
 class _Write:
@@ -163,6 +205,7 @@ class _Write:
         reader: pa.RecordBatchReader,
         where: str | BooleanExpression | None,
         summary: dict[str, str],
+        position: StreamPosition | None,
     ) -> None:
         self._started = time.monotonic()
         self._config = writer.config
@@ -171,6 +214,7 @@ class _Write:
         self._table = table
         self._incoming = without_condition_columns(reader.schema, self._config, self._name)
         self._summary = summary
+        self._position = position
         self._shape = decide_shape(table.metadata, self._config, self._incoming, self._name)
         self._clauses = compile_clauses(self._config, self._shape.schema, reader.schema, self._name)
         self._where = filter_expression(self._shape.schema, where, self._name)
@@ -251,6 +295,10 @@ class _Write:
             )
 
     def _plan(self, mode: Mode, table: Table) -> Change | None:
+        if self._position:
+            self._position.require(table, self._config.branch)
+        if self._earlier_attempt(table):
+            return None
         shape = self._shape_on(table)
         planned = self._planned = mode.plan(table, self._config.branch)
         new_properties = {
@@ -258,8 +306,9 @@ class _Write:
             for key, value in self._config.table_properties.items()
             if table.metadata.properties.get(key) != value
         }
-        nothing_to_do = not planned.changes_files and not shape.changes and not new_properties
-        if nothing_to_do and table.metadata.snapshot_by_name(self._config.branch) is not None:
+        # A stream's offset moves on even where its rows change nothing.
+        moves = planned.changes_files or shape.changes or new_properties or self._position
+        if not moves and table.metadata.snapshot_by_name(self._config.branch) is not None:
             return None
         takes_away = planned.removed or planned.added_deletes
         return Change(
@@ -271,8 +320,20 @@ class _Write:
             spec=shape.spec,
             sort_order=shape.sort_order,
             properties=new_properties,
-            summary={**self._summary, **planned.summary()},
+            summary={**self._streams(table), **self._summary, **planned.summary()},
         )
+
+    def _earlier_attempt(self, table: Table) -> WriteResult | None:
+        """Another attempt at this very write may land while this one is under way."""
+        key = self._summary.get(IDEMPOTENCY_KEY)
+        return written_before(table, self._config.branch, key) if key else None
+
+    def _streams(self, table: Table) -> dict[str, str]:
+        """Carry the offsets of all streams forward, so that the head always tells them."""
+        offsets = stream_offsets(table, self._config.branch)
+        if self._position:
+            offsets[STREAM_PREFIX + self._position.stream] = str(self._position.offset + self._rows)
+        return offsets
 
     def _shape_on(self, table: Table) -> Shape:
         """Decide again on the newest table; the files that are written must fit what comes out."""
@@ -285,6 +346,8 @@ class _Write:
         return shape
 
     def _result(self, committed: Committed | None) -> WriteResult:
+        if committed is None and (earlier := self._earlier_attempt(self._table)):
+            return earlier
         if committed is None:
             unchanged = self._planned.rows_unchanged
             head = self._table.metadata.snapshot_by_name(self._config.branch)
@@ -295,6 +358,17 @@ class _Write:
             attempts=committed.attempts,
             seconds=time.monotonic() - self._started,
         )
+
+
+def written_before(table: Table, branch: str, key: str) -> WriteResult | None:
+    """Return what the write with this idempotency key did, if the branch has it.
+
+    Looked for among the branch's own ancestors: a write that was rolled back is not done.
+    """
+    for snapshot in branch_history(table.metadata, branch):
+        if snapshot.summary and snapshot.summary.additional_properties.get(IDEMPOTENCY_KEY) == key:
+            return replace(result_of(table, snapshot, made=True), repeated=True)
+    return None
 
 
 def result_of(table: Table, snapshot: Snapshot | None, *, made: bool = False) -> WriteResult:

@@ -1,0 +1,119 @@
+"""Feed a table from a stream: micro-batches, each committed exactly once, resumable after a crash.
+
+The offset up to which a stream was written is the number of its rows. It stands in the summary of every
+snapshot that this library makes of the table, the latest one carried forward, so that neither a crash nor
+the expiry of snapshots forgets it; and it belongs to the branch, so that a rollback takes it back too.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyiceberg.table import Table
+
+from dwh_assets.errors import ConflictError
+from dwh_assets.iceberg.versions import branch_history
+
+STREAM_PREFIX = "dwh.stream."
+
+Source = Iterable[pa.RecordBatch] | Callable[[int], Iterable[pa.RecordBatch]]
+
+
+@dataclass(frozen=True)
+class StreamPosition:
+    """Where in a stream a micro-batch begins."""
+
+    stream: str
+    offset: int
+
+    def require(self, table: Table, branch: str) -> None:
+        """Raise `ConflictError` when the branch does not stand at this offset: another writer was there."""
+        found = stream_offset(table, self.stream, branch)
+        if found != self.offset:
+            raise ConflictError(
+                f"{'.'.join(table.name())}: stream {self.stream!r} stands at row {found}, not {self.offset}: "
+                "another writer feeds it too.",
+                remedy="Let one writer feed a stream; it resumes where the table stands.",
+            )
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """What feeding a stream did: rows and commits of this call, and the offset that the table now has."""
+
+    stream: str
+    offset: int
+    rows: int
+    commits: int
+    snapshot_id: int | None
+
+
+def stream_offset(table: Table | None, stream: str, branch: str) -> int:
+    """Return how many rows of the stream the branch holds."""
+    for snapshot in branch_history(table.metadata, branch) if table is not None else ():
+        recorded = (
+            snapshot.summary.additional_properties.get(STREAM_PREFIX + stream) if snapshot.summary else None
+        )
+        if recorded is not None:
+            return int(recorded)
+    return 0
+
+
+def stream_offsets(table: Table, branch: str) -> dict[str, str]:
+    """Return the summary entries of all streams as the branch's head has them, to be carried forward."""
+    head = table.metadata.snapshot_by_name(branch) or table.metadata.current_snapshot()
+    entries = head.summary.additional_properties if head and head.summary else {}
+    return {key: value for key, value in entries.items() if key.startswith(STREAM_PREFIX)}
+
+
+class MicroBatches:
+    """Cuts a stream into readers, each of which ends after so many rows or seconds.
+
+    Nothing is held back: a batch goes on as it comes, cut where a micro-batch ends.
+    """
+
+    def __init__(self, source: Source, offset: int, rows: int | None, seconds: float | None) -> None:
+        batches = source(offset) if callable(source) else _after(iter(source), offset)
+        self._batches = iter(batches)
+        self._rows = rows
+        self._seconds = seconds
+        self._rest: pa.RecordBatch | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatchReader]:
+        while (first := self._next()) is not None:
+            yield pa.RecordBatchReader.from_batches(first.schema, self._micro_batch(first))
+
+    def _next(self) -> pa.RecordBatch | None:
+        waiting, self._rest = self._rest, None
+        while waiting is None or waiting.num_rows == 0:
+            waiting = next(self._batches, None)
+            if waiting is None:
+                return None
+        return waiting
+
+    def _micro_batch(self, first: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        ends = time.monotonic() + self._seconds if self._seconds is not None else None
+        left = self._rows
+        batch: pa.RecordBatch | None = first
+        while batch is not None:
+            if left is not None and batch.num_rows > left:
+                self._rest = batch.slice(left)
+                batch = batch.slice(0, left)
+            yield batch
+            left = None if left is None else left - batch.num_rows
+            if left == 0 or (ends is not None and time.monotonic() >= ends):
+                return
+            batch = self._next()
+
+
+def _after(batches: Iterator[pa.RecordBatch], offset: int) -> Iterator[pa.RecordBatch]:
+    """Skip the rows that were written before."""
+    for batch in batches:
+        if offset >= batch.num_rows:
+            offset -= batch.num_rows
+            continue
+        yield batch.slice(offset)
+        offset = 0
