@@ -45,6 +45,13 @@ class _Column:
     pack: Pack | None
     shorten: int | None
     is_text: bool
+    is_decimal: bool
+
+    def comparable(self, raw: Any) -> Any:
+        """Return a raw bound so that bounds of several row groups compare as the values do."""
+        if self.is_decimal and isinstance(raw, bytes):
+            return int.from_bytes(raw, "big", signed=True)
+        return raw
 
 
 class MetricsPlan:
@@ -88,7 +95,8 @@ class MetricsPlan:
                 if column.pack is None:
                     continue
                 if statistics.has_min_max:
-                    _widen(lower, upper, column.field_id, statistics.min_raw, statistics.max_raw)
+                    low, high = column.comparable(statistics.min_raw), column.comparable(statistics.max_raw)
+                    _widen(lower, upper, column.field_id, low, high)
                 elif statistics.null_count < chunk.num_values:
                     unbounded.add(column.field_id)
         by_id = {column.field_id: column for column in columns}
@@ -117,6 +125,7 @@ def _column(field_id: int, collector: Any) -> _Column:
         pack=_packer(collector.iceberg_type) if bounded else None,
         shorten=mode.length if shortens else None,
         is_text=text,
+        is_decimal=isinstance(collector.iceberg_type, DecimalType),
     )
 
 
@@ -128,12 +137,10 @@ def _packer(iceberg_type: PrimitiveType) -> Pack | None:
     return next((pack for kinds, pack in _FIXED_WIDTH if isinstance(iceberg_type, kinds)), None)
 
 
-def _pack_decimal(raw: int | bytes) -> bytes:
-    """Big-endian two's complement in as few bytes as hold it; Parquet gives an integer or such bytes."""
-    unscaled = raw if isinstance(raw, int) else int.from_bytes(raw, "big", signed=True)
-    return unscaled.to_bytes(
-        ((unscaled if unscaled >= 0 else ~unscaled).bit_length() // 8) + 1, "big", signed=True
-    )
+def _pack_decimal(unscaled: int) -> bytes:
+    """Big-endian two's complement in as few bytes as hold it."""
+    magnitude = unscaled if unscaled >= 0 else ~unscaled
+    return unscaled.to_bytes(magnitude.bit_length() // 8 + 1, "big", signed=True)
 
 
 _FIXED_WIDTH: list[tuple[tuple[type, ...], Pack]] = [

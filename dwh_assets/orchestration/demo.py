@@ -17,6 +17,7 @@ import dagster as dg
 from dagster import DagsterEventType
 from dagster._core.utils import make_new_run_id
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 
 from dwh_assets.orchestration.environment import load_dotenv, local_instance
@@ -49,8 +50,13 @@ class Wave:
         return {_RANGE_START: self.partitions[0], _RANGE_END: self.partitions[-1]} if self.partitions else {}
 
 
-def waves(specs: Iterable[dg.AssetSpec]) -> Iterator[Wave]:
-    """Order assets into runs: a run begins when everything that its assets read is there."""
+def waves(
+    specs: Iterable[dg.AssetSpec], dynamic_partitions: dg.DagsterInstance | None = None
+) -> Iterator[Wave]:
+    """Order assets into runs: a run begins when everything that its assets read is there.
+
+    An asset that has partitions, and none of them yet, is left out.
+    """
     waiting = {spec.key: spec for spec in specs}
     while waiting:
         plain = _closed(waiting, [spec for spec in waiting.values() if spec.partitions_def is None])
@@ -59,10 +65,17 @@ def waves(specs: Iterable[dg.AssetSpec]) -> Iterator[Wave]:
             for key in plain:
                 del waiting[key]
             continue
-        spec = next(s for s in waiting.values() if not any(dep.asset_key in waiting for dep in s.deps))
+        spec = next(spec for spec in waiting.values() if not _waits(spec, waiting))
         assert spec.partitions_def is not None  # noqa: S101 - every asset without partitions is in `plain`
-        yield Wave((spec.key,), tuple(spec.partitions_def.get_partition_keys()))
+        keys = spec.partitions_def.get_partition_keys(dynamic_partitions_store=dynamic_partitions)
+        if keys:
+            yield Wave((spec.key,), tuple(keys))
         del waiting[spec.key]
+
+
+def _waits(spec: dg.AssetSpec, waiting: Mapping[dg.AssetKey, dg.AssetSpec]) -> bool:
+    """Tell whether an asset reads one that is not there yet; its own earlier partitions do not count."""
+    return any(dep.asset_key in waiting and dep.asset_key != spec.key for dep in spec.deps)
 
 
 def _closed(waiting: Mapping[dg.AssetKey, dg.AssetSpec], candidates: list[dg.AssetSpec]) -> set[dg.AssetKey]:
@@ -97,7 +110,8 @@ class Demo:
                 f"[yellow]Run {run_id[:8]} was killed earlier: marked as failed, its slots freed.[/]"
             )
         apply_pool_limits(self._instance, self._definitions)
-        outcomes = [self._materialize(wave) for wave in waves(self._definitions.resolve_all_asset_specs())]
+        specs = self._definitions.resolve_all_asset_specs()
+        outcomes = [self._materialize(wave) for wave in waves(specs, self._instance)]
         self._show(time.monotonic() - started)
         return all(outcomes)
 
@@ -168,14 +182,14 @@ class _Progress:
     def _print(self, event: dg.DagsterEvent) -> None:
         check = _check(event)
         if event.event_type == DagsterEventType.STEP_FAILURE:
-            self._console.print(f"  [red]failed[/] {event.step_key}: {_root_cause(event)}")
+            self._console.print(f"  [red]failed[/] {event.step_key}: {escape(_root_cause(event))}")
         elif check and not check.passed:
             self._console.print(
                 f"  [red]check failed[/] {check.asset_key.to_user_string()}: {check.check_name}"
             )
         elif event.event_type == DagsterEventType.ASSET_MATERIALIZATION and event.asset_key not in self._done:
             self._done.add(event.asset_key)  # one event a partition says the same for all of them
-            self._console.print(f"  [green]done[/]   {_sentence(event)}")
+            self._console.print(f"  [green]done[/]   {escape(_sentence(event))}")
 
 
 def _check(event: dg.DagsterEvent) -> dg.AssetCheckEvaluation | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import dagster as dg
@@ -18,14 +19,15 @@ _UNFINISHED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunSt
 def process_tag() -> dict[str, str]:
     """Return the run tag by which a run of this process is recognised when the process is gone."""
     process = psutil.Process()
-    return {_ALIVE_TAG: f"{process.pid}:{process.create_time():.2f}"}
+    return {_ALIVE_TAG: f"{process.pid}:{process.create_time():.2f}:{socket.gethostname()}"}
 
 
 def fail_dead_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs whose process is gone as failed and free their pool slots; return their ids.
 
     A killed process cannot say that its run ended: the run stays STARTED and keeps its slots, and every
-    later run of the same table would wait for them. Only runs that carry `process_tag` are judged.
+    later run of the same table would wait for them. Only runs of this machine that carry `process_tag` are
+    judged.
     """
     dead = [run for run in _unfinished(instance) if not _is_alive(run.tags[_ALIVE_TAG])]
     for run in dead:
@@ -41,9 +43,13 @@ def _unfinished(instance: dg.DagsterInstance) -> Iterator[dg.DagsterRun]:
 
 
 def _is_alive(tag: str) -> bool:
-    pid, started = tag.split(":")
+    """Tell whether the process may still run. Of another machine's, nobody here can tell that it does not."""
+    pid, started, *host = tag.split(":")
+    if host and host[0] != socket.gethostname():
+        return True
     try:
-        return abs(psutil.Process(int(pid)).create_time() - float(started)) < 1
+        process = psutil.Process(int(pid))
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - float(started)) < 1
     except psutil.NoSuchProcess:
         return False
 
@@ -51,16 +57,20 @@ def _is_alive(tag: str) -> bool:
 def apply_pool_limits(instance: dg.DagsterInstance, definitions: dg.Definitions) -> dict[str, int]:
     """Give the pool of each table that allows several writers its limit; return the limits set.
 
-    Without this a pool has the instance's default limit of one: slower, and as right.
+    Without this a pool has the instance's default limit of one: slower, and as right. A table that allows
+    one writer again takes back what was allowed before.
     """
+    storage = instance.event_log_storage
+    present = {pool.name: pool.limit for pool in storage.get_pool_limits()}
     wanted: dict[str, int] = {}
     for spec in definitions.resolve_all_asset_specs():
         writers = spec.metadata.get(MAX_WRITERS)
-        if isinstance(writers, int) and writers > 1:
-            wanted[f"iceberg/{spec.metadata['table']}"] = writers
+        pool = f"iceberg/{spec.metadata.get('table')}"
+        if isinstance(writers, int) and max(writers, present.get(pool, 1)) > 1:
+            wanted[pool] = writers
     for pool, limit in wanted.items():
-        if instance.event_log_storage.get_concurrency_info(pool).slot_count != limit:
-            instance.event_log_storage.set_concurrency_slots(pool, limit)
+        if present.get(pool) != limit:
+            storage.set_concurrency_slots(pool, limit)
     return wanted
 
 
