@@ -241,11 +241,13 @@ class TableLayout(_Declared):
         description="Upsert and merge leave rows alone that equal the table's; false writes them again.",
     )
     null_keys: Literal["error", "match"] = Field(
-        default="error", description="A null in a key column of an upsert is an error, or matches a null."
+        default="error",
+        description="A null in a key column is an error, or matches a null (upsert, and merge without on).",
     )
     on_duplicate: Literal["error", "first", "last"] = Field(
         default="error",
-        description="What an upsert does when its data repeat a key: refuse, or keep the first or last row.",
+        description="When the data of an upsert or merge repeat a key: refuse, or keep the first or last; "
+        "a merge refuses only what would change one row, or insert one key, twice.",
     )
     duplicate_order: str | None = Field(
         default=None,

@@ -1,4 +1,4 @@
-"""The attributes that only Dagster needs: partitions, inputs, replicas, freshness, retention."""
+"""The attributes that only Dagster needs: partitions, inputs, replicas, freshness, policy."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class Freshness(_Attribute):
         )
 
 
-class Retention(_Attribute):
+class Policy(_Attribute):
     """What the table's history may cost, kept as the Iceberg properties that every engine obeys."""
 
     keep_snapshots: int | None = Field(

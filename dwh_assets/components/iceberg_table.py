@@ -13,7 +13,7 @@ from dwh_assets.components.attributes import (
     Input,
     PartitionDimension,
     Replica,
-    Retention,
+    Policy,
     partition_expr,
     partitions_definition,
 )
@@ -53,7 +53,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
         description="How many partitions one run of a backfill computes, as one commit: a number, or all.",
     )
     replicas: list[Replica] = Field(default_factory=list, description="Copies in warehouses.")
-    retention: Retention = Field(default_factory=Retention, description="How much history to keep.")
+    policy: Policy = Field(default_factory=Policy, description="How much history to keep.")
     max_writers: int = Field(default=1, ge=1, description="How many runs may write the table at once.")
     owners: list[str] = Field(default_factory=list, description="E-mail addresses, or team:name.")
     tags: dict[str, str] = Field(default_factory=dict, description="Dagster tags.")
@@ -197,7 +197,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
     def _metadata(self) -> dict[str, Any]:
         """Return the declaration as the asset's metadata, which is where the IO manager reads it."""
         plain = TableLayout.model_validate(self._layout()).model_dump(mode="json", exclude_unset=True)
-        properties = {**self.retention.properties(), **self.table_properties}
+        properties = {**self.policy.properties(), **self.table_properties}
         return {
             **plain,
             **({"table_properties": properties} if properties else {}),

@@ -230,7 +230,7 @@ def align(
     """
     require_distinct(batch.schema.names, table)
     aligned = _align(batch, target, table, _by_name)
-    for name in required:
+    for name in set(required) & set(target.names):
         _require_values(aligned.column(name), f"{table}: column {name!r}")
     return aligned
 
@@ -394,7 +394,7 @@ def _rounds(source: pa.DataType, target: pa.DataType) -> bool:
     is_a = pa.types
     if is_a.is_floating(source):
         narrower = is_a.is_floating(target) and source.bit_width > target.bit_width
-        return narrower or is_a.is_decimal(target) or is_a.is_boolean(target)
+        return bool(narrower or is_a.is_decimal(target) or is_a.is_boolean(target))
     if is_a.is_decimal(source):
         return bool(is_a.is_floating(target))
     if is_a.is_integer(source):

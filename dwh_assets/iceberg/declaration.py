@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain, count
 
@@ -64,6 +65,17 @@ def create_table(catalog: Catalog, name: str, layout: TableLayout, arrow: pa.Sch
         )
     except TableAlreadyExistsError:
         return catalog.load_table(identifier)
+
+
+def drop_unused(catalog: Catalog, table: Table) -> None:
+    """Drop a table that was made for a write that failed, unless somebody has written to it meanwhile.
+
+    A table with the columns of wrong data would refuse the right ones.
+    """
+    with suppress(Exception):
+        found = catalog.load_table(table.name())
+        if found.metadata.table_uuid == table.metadata.table_uuid and not found.metadata.snapshots:
+            catalog.purge_table(table.name())
 
 
 def decide_shape(metadata: TableMetadata, layout: TableLayout, arrow: pa.Schema, name: str) -> Shape:

@@ -176,7 +176,7 @@ class _Versions:
         except Exception as error:
             raise DataError(
                 f"{location} is not the metadata of a table: {self._store.describe(error)}.",
-                remedy="Restore that file, or remove it to fall back to the version before it.",
+                remedy="Restore that file; as a last resort remove it, which undoes its commit.",
             ) from None
 
     def _require_place_in_history(self, base: _Version | None, mine: _Version) -> None:

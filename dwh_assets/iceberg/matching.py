@@ -195,10 +195,12 @@ def by_file(hit: pa.Table, files: Mapping[str, DataFile]) -> list[tuple[DataFile
     """Return the positions that stand in a table with the columns `_file` and `_position`, by file."""
     if not hit.num_rows:
         return []
-    encoded = pc.dictionary_encode(hit[FILE].combine_chunks())
+    encoded = hit[FILE].combine_chunks()
+    if not pa.types.is_dictionary(encoded.type):
+        encoded = pc.dictionary_encode(encoded)
     if isinstance(encoded, pa.ChunkedArray):
         encoded = encoded.combine_chunks()
-    file_numbers = encoded.indices.to_numpy()
+    file_numbers = encoded.indices.to_numpy().astype(np.int64)
     positions = hit[POSITION].to_numpy()
     order = np.lexsort((positions, file_numbers))
     file_numbers, positions = file_numbers[order], positions[order]

@@ -16,6 +16,7 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
+from dwh_assets.config import Merge as MergeDeclared
 from dwh_assets.config import MergeClause, TableLayout
 from dwh_assets.errors import ConfigurationError, DataError
 from dwh_assets.iceberg.arrow_types import align, arrow_schema, writable_type
@@ -123,14 +124,19 @@ def compile_clauses(layout: TableLayout, schema: Schema, arrow: pa.Schema, table
 
     Raises `ConfigurationError` that names table, clause and column, before anything is changed.
     """
-    return _Compiler(layout, schema, arrow, table).run()
+    if layout.merge is None:
+        return Clauses((), None)
+    return _Compiler(layout, layout.merge, schema, arrow, table).run()
 
 
 class _Compiler:
     """Resolves the names of one merge and lets DuckDB bind its types on empty relations."""
 
-    def __init__(self, layout: TableLayout, schema: Schema, arrow: pa.Schema, table: str) -> None:
+    def __init__(
+        self, layout: TableLayout, merge: MergeDeclared, schema: Schema, arrow: pa.Schema, table: str
+    ) -> None:
         self._layout = layout
+        self._merge = merge
         self._schema = schema
         self._table = table
         target = arrow_schema(schema)
@@ -144,16 +150,14 @@ class _Compiler:
             for name, internal in internal_names(source).items()
             if name in arrow.names
         }
-        self._binder = duckdb.connect()
+        self._binder = duckdb.connect(config={"enable_external_access": "false"})
         for name, relation in (("source", source), ("target", target)):
             empty = relation.empty_table().rename_columns(list(internal_names(relation).values()))
             self._binder.register(name, empty)
 
     def run(self) -> Clauses:
         with self._binder:
-            declared = self._layout.merge
-            if declared is None:
-                return Clauses((), None)
+            declared = self._merge
             on = self._condition(declared.on, self._scope("on", "matched")) if declared.on else None
             clauses = [self._clause(number, clause) for number, clause in enumerate(declared.clauses)]
             return Clauses(tuple(clauses), on)
@@ -311,27 +315,34 @@ class Merge:
 
     def _decide(self, table: Table, tasks: Sequence[FileScanTask]) -> None:
         """Fill `decided`: what pairs, and the number of the clause that applies, -1 for none."""
-        self._connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE decided ({_FILE_SQL} VARCHAR, {_POSITION_SQL} BIGINT,"
-            f" {_ROW_SQL} BIGINT, clause INTEGER, differs BOOLEAN)"
-        )
-        self._live_files = {}
+        live = self._live(table, tasks) if tasks else LiveRows("", (), {})
+        self._live_files = live.files
+        self._create_decided(list(live.files))
         if tasks:
-            self._decide_matched(self._live(table, tasks))
+            self._decide_matched(live)
             if self.clauses.of("not_matched_by_source"):
                 self._decide_not_matched_by_source(self._live(table, tasks))
         choice_sql = self.clauses.choice_sql("not_matched")
         self._connection.execute(
-            f"INSERT INTO decided SELECT NULL, NULL, source.{_ROW_SQL}, {choice_sql}, true FROM source"
-            f" ANTI JOIN decided ON source.{_ROW_SQL} = decided.{_ROW_SQL}"
+            f"INSERT INTO decided SELECT NULL, NULL, source.{_ROW_SQL}, {choice_sql} AS choice, true"
+            f" FROM source ANTI JOIN decided ON source.{_ROW_SQL} = decided.{_ROW_SQL} WHERE choice >= 0"
+        )
+
+    def _create_decided(self, files: list[str]) -> None:
+        """Make the table. Names of files are long and few: as an enumeration they cost a number each."""
+        self._connection.execute("DROP TABLE IF EXISTS decided")
+        self._connection.execute("DROP TYPE IF EXISTS file_name")
+        self._connection.register("files", pa.table({FILE: pa.array(files or [""], pa.string())}))
+        self._connection.execute(f"CREATE TEMP TYPE file_name AS ENUM (SELECT {_FILE_SQL} FROM files)")
+        self._connection.execute(
+            f"CREATE TEMP TABLE decided ({_FILE_SQL} file_name, {_POSITION_SQL} BIGINT, {_ROW_SQL} BIGINT,"
+            " clause INTEGER, differs BOOLEAN)"
         )
 
     def _live(self, table: Table, tasks: Sequence[FileScanTask]) -> LiveRows:
         on = self.clauses.on.reads["target"] if self.clauses.on else self.layout.key_columns
         columns = frozenset(on).union(*(clause.reads for clause in self.clauses.clauses))
-        live = live_rows(self._connection, table, tasks, internal_schema(self.target.schema, columns))
-        self._live_files = live.files
-        return live
+        return live_rows(self._connection, table, tasks, internal_schema(self.target.schema, columns))
 
     def _decide_matched(self, live: LiveRows) -> None:
         choice_sql, differs_sql = self.clauses.choice_sql("matched"), self.clauses.differs_sql("matched")
@@ -341,7 +352,7 @@ class Merge:
             on_sql = self.clauses.on.sql
         self._connection.execute(
             f"INSERT INTO decided SELECT target.{_FILE_SQL}, target.{_POSITION_SQL}, source.{_ROW_SQL},"
-            f" {choice_sql}, {differs_sql} FROM ({live.sql}) AS target JOIN source ON {on_sql}",
+            f" {choice_sql}, {differs_sql} FROM {_named_sql(live.sql)} JOIN source ON {on_sql}",
             live.parameters,
         )
 
@@ -350,8 +361,8 @@ class Merge:
         choice_sql, differs_sql = self.clauses.choice_sql(when), self.clauses.differs_sql(when)
         self._connection.execute(
             f"INSERT INTO decided SELECT target.{_FILE_SQL}, target.{_POSITION_SQL}, NULL,"
-            f" {choice_sql}, {differs_sql} FROM ({live.sql}) AS target"
-            f" ANTI JOIN decided ON {_SAME_PLACE_SQL}",
+            f" {choice_sql} AS choice, {differs_sql} FROM {_named_sql(live.sql)}"
+            f" ANTI JOIN decided ON {_SAME_PLACE_SQL} WHERE choice >= 0",
             live.parameters,
         )
 
@@ -422,9 +433,10 @@ class Merge:
             arrow_schema(schema).append(pa.field(FILE, pa.string())).append(pa.field(POSITION, pa.int64()))
         )
         batches = self._rows_before(table, schema, arrow, self._hits(clause))
-        self._connection.register("target", pa.RecordBatchReader.from_batches(arrow, batches))
+        self._connection.register("before", pa.RecordBatchReader.from_batches(arrow, batches))
         return (
-            f"target JOIN decided ON {_SAME_PLACE_SQL} AND decided.clause = {clause.number_sql}"
+            f"{_named_sql('FROM before')} JOIN decided"
+            f" ON {_SAME_PLACE_SQL} AND decided.clause = {clause.number_sql}"
             f" LEFT JOIN source ON source.{_ROW_SQL} = decided.{_ROW_SQL}"
         )
 
@@ -459,3 +471,8 @@ class Merge:
             rows_deleted=rows["delete"],
             rows_unchanged=rows["unchanged"],
         )
+
+
+def _named_sql(rows_sql: str) -> str:
+    """Return rows of the table as `target`, their files as `decided` has them."""
+    return f"(SELECT * REPLACE ({_FILE_SQL}::file_name AS {_FILE_SQL}) FROM ({rows_sql}) AS live) AS target"

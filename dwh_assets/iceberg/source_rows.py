@@ -35,6 +35,7 @@ _SETTINGS_SQL = (
     "SET autoload_known_extensions = false",
     "SET python_enable_replacements = false",
     "SET preserve_insertion_order = false",
+    "SET lock_configuration = true",
 )
 
 

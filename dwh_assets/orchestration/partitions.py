@@ -182,7 +182,7 @@ def _dimension_filter(
     if isinstance(definition, dg.TimeWindowPartitionsDefinition) and not isinstance(column_type, StringType):
         windows = _windows(definition, keys)
         return _any(_window_filter(window, column, column_type, table) for window in windows)
-    return In(Reference(column), {typed(key, column_type, column, table) for key in keys})
+    return In(term=Reference(column), literals={typed(key, column_type, column, table) for key in keys})
 
 
 def _windows(definition: dg.TimeWindowPartitionsDefinition, keys: Iterable[str]) -> list[Window]:

@@ -64,10 +64,13 @@ def writes_partitions(context: dg.InputContext) -> bool:
 
 def declared_at(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionContext) -> str | None:
     """Return `file:line` of the YAML that declares the asset of this step, when it was declared there."""
-    is_asset = isinstance(context, dg.AssetExecutionContext)
-    assets = context.assets_def if is_asset else context.step_context.assets_def
-    metadata = next(iter(assets.metadata_by_key.values()), {}) if assets else {}
-    found = metadata.get(CODE_REFERENCES)
+    step = context if isinstance(context, dg.AssetExecutionContext) else context.step_context
+    assets: dg.AssetsDefinition | None = step.assets_def
+    found = (
+        next((entries.get(CODE_REFERENCES) for entries in assets.metadata_by_key.values()), None)
+        if assets
+        else None
+    )
     for reference in found.code_references if isinstance(found, dg.CodeReferencesMetadataValue) else ():
         if isinstance(reference, dg.LocalFileCodeReference) and reference.file_path.endswith(".yaml"):
             return f"{reference.file_path}:{reference.line_number}"
