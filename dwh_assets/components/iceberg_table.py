@@ -12,8 +12,8 @@ from dwh_assets.components.attributes import (
     Freshness,
     Input,
     PartitionDimension,
-    Replica,
     Policy,
+    Replica,
     partition_expr,
     partitions_definition,
 )

@@ -62,7 +62,7 @@ def live_rows(
                 remedy="Rewrite the table's files as Parquet with another engine.",
             )
     files = {_key(task.file.file_path): task.file for task in tasks}
-    if all(local_file(path) for path in files) and _keeps_names(table, schema):
+    if all(local_file(path) for path in files) and _finds_columns(table) and _keeps_names(table, schema):
         query = _local_query(files, schema)
     else:
         query = _streamed_query(connection, table, files, schema)
@@ -91,12 +91,22 @@ def _key(location: str) -> str:
 _FILE_SQL, _POSITION_SQL = quote_identifier(FILE), quote_identifier(POSITION)
 
 
+def _finds_columns(table: Table) -> bool:
+    """Tell whether DuckDB finds the columns of every file.
+
+    Files without field ids are read by the table's name mapping, and DuckDB numbers no rows of a file that
+    has a column of the name under which it would.
+    """
+    names = {column.name.lower() for known in table.metadata.schemas for column in known.fields}
+    return table.metadata.name_mapping() is None and "file_row_number" not in names
+
+
 def _keeps_names(table: Table, schema: Schema) -> bool:
     """Tell whether all fields inside columns always had their names: DuckDB finds only columns by id."""
     asked = {column.field_id for column in schema.fields if not column.field_type.is_primitive}
     paths: dict[int, str] = {}
     ids: dict[str, int] = {}
-    for column in (column for known in table.metadata.schemas for column in known.fields):
+    for column in (column for known in (*table.metadata.schemas, schema) for column in known.fields):
         if column.field_id not in asked:
             continue
         for field_id, name in index_name_by_id(Schema(column)).items():
