@@ -291,7 +291,9 @@ class IcebergWriterConfig(TableLayout):
         default="sql", description="Kind of the catalog, or the catalog."
     )
     catalog_config: dict[str, str | SecretStr] = Field(
-        default_factory=dict, description="uri, warehouse and further properties, when `catalog` is a kind."
+        default_factory=dict,
+        repr=False,
+        description="uri, warehouse and further properties, when `catalog` is a kind.",
     )
     table: str = Field(description="namespace.table")
     branch: str = Field(default="main", description="The branch that the write goes to.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog import load_catalog as load_pyiceberg_catalog
@@ -54,6 +54,36 @@ def _guarded(name: str, open_catalog: Callable[[], Catalog]) -> Catalog:
             f"{name} cannot be opened: {type(error).__name__}: {_without_secrets(error)}.",
             remedy="Check its kind, uri, credentials and properties, and that its extra is installed.",
         ) from None
+
+
+T = TypeVar("T")
+
+
+def answered(catalog: Catalog, ask: Callable[[], T]) -> T:
+    """Ask a catalog; Hive's and Glue's are opened without a question, so this is the first that they hear.
+
+    Raises `UnavailableError` when it does not answer.
+    """
+    try:
+        return ask()
+    except Exception as error:
+        if not _is_silence(error):
+            raise
+        raise UnavailableError(
+            f"Catalog {catalog.name!r} does not answer: {_without_secrets(error)}.",
+            remedy="Check its uri, and that it is running and reachable.",
+        ) from None
+
+
+def _is_silence(error: Exception) -> bool:
+    """Tell whether nobody answered; errors of optional packages are known by name."""
+    if isinstance(error, FileNotFoundError):
+        return False  # the catalog did answer: with a metadata file that is gone
+    names = {kind.__name__ for kind in type(error).__mro__}
+    lost = (OperationalError, sqlite3.OperationalError, OSError, ServerError, ServiceUnavailableError)
+    return isinstance(error, lost) or bool(
+        names & {"TTransportException", "HTTPClientError", "EndpointConnectionError"}
+    )
 
 
 def ensure_namespace(catalog: Catalog, namespace: tuple[str, ...]) -> None:

@@ -21,7 +21,7 @@ from pyiceberg.types import DecimalType, FixedType, UUIDType
 
 from dwh_assets.config import PartitionBy, TableLayout
 from dwh_assets.errors import ConfigurationError, UnsupportedError
-from dwh_assets.iceberg.catalogs import ensure_namespace
+from dwh_assets.iceberg.catalogs import answered, ensure_namespace
 from dwh_assets.iceberg.schema_evolution import decide, declare
 
 
@@ -43,7 +43,7 @@ class Shape:
 def find_table(catalog: Catalog, name: str) -> Table | None:
     """Load a table, or return None where there is none."""
     try:
-        return catalog.load_table(name)
+        return answered(catalog, lambda: catalog.load_table(name))
     except NoSuchTableError:
         return None
 

@@ -87,5 +87,8 @@ def _describe_table(catalog: Catalog, table: str) -> str | Check:
     if snapshot is None:
         return Check(f"table {table}", "warning", "Is there, but has no snapshot.", "Materialize it.")
     snapshot.manifests(loaded.io)
-    rows = snapshot.summary.additional_properties.get("total-records", "?") if snapshot.summary else "?"
+    summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    if "total-records" not in summary:
+        return f"Snapshot {snapshot.snapshot_id}; it does not say of how many rows."
+    rows = int(summary["total-records"]) - int(summary.get("total-position-deletes", "0"))
     return f"{rows} rows at snapshot {snapshot.snapshot_id}."

@@ -77,6 +77,9 @@ class SourceRows:
         self.connection = self._resources.enter_context(duckdb.connect(str(folder / "source.duckdb")))
         self.connection.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
         self.connection.execute("SET temp_directory = ?", [str(folder)])
+        if any(isinstance(field.type, pa.UuidType) for field in reader.schema):
+            # It hands the keys of a join to Arrow as a filter, and cannot do so with UUIDs.
+            self.connection.execute("SET disabled_optimizers = 'join_filter_pushdown'")
         for setting_sql in _SETTINGS_SQL:
             self.connection.execute(setting_sql)
         try:

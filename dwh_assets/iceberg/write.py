@@ -32,8 +32,8 @@ from dwh_assets.iceberg.commit import Change, Committed, commit
 from dwh_assets.iceberg.data_files import FileTarget
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, find_table
 from dwh_assets.iceberg.layout import write_batches
-from dwh_assets.iceberg.merge import (
-    Merge,
+from dwh_assets.iceberg.merge import Merge
+from dwh_assets.iceberg.merge_clauses import (
     compile_clauses,
     with_condition_columns,
     without_condition_columns,
@@ -47,8 +47,8 @@ from dwh_assets.iceberg.modes import (
     Mode,
     Planned,
 )
-from dwh_assets.iceberg.overwrite import Overwrite
-from dwh_assets.iceberg.scan import filter_expression, matches
+from dwh_assets.iceberg.overwrite import Overwrite, deletes_of
+from dwh_assets.iceberg.scan import filter_expression, live_count, matches, planned_files
 from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.source_rows import SourceRows
 from dwh_assets.iceberg.sources import as_reader
@@ -400,11 +400,28 @@ def result_of(table: Table, snapshot: Snapshot | None, *, made: bool = False) ->
         delete_files_added=change("added-delete-files"),
         bytes_added=change("added-files-size"),
         bytes_removed=change("removed-files-size"),
-        total_rows=total("total-records") - total("total-position-deletes"),
+        total_rows=total("total-records") - _marked_rows(table, snapshot, total("total-position-deletes")),
         total_files=total("total-data-files"),
         total_bytes=total("total-files-size"),
         manifest_list=snapshot.manifest_list if snapshot else None,
         table_location=table.location(),
+    )
+
+
+def _marked_rows(table: Table, snapshot: Snapshot | None, listed: int) -> int:
+    """Count the rows that delete files mark; other engines leave delete files that mark nothing any more.
+
+    A delete file of one data file is taken at its word; one of several is read.
+    """
+    if snapshot is None or not listed:
+        return 0
+    tasks = [t for t in planned_files(table.scan(snapshot_id=snapshot.snapshot_id)) if t.delete_files]
+    own = {task.file.file_path: deletes_of(task) for task in tasks}
+    return sum(
+        sum(file.record_count for file in own[task.file.file_path])
+        if len(own[task.file.file_path]) == len(task.delete_files)
+        else task.file.record_count - live_count(table.metadata, table.io, task)
+        for task in tasks
     )
 
 
