@@ -52,7 +52,7 @@ class DeclaredComponent(dg.Component, BaseModel):
         try:
             return cls.model_validate(resolved)
         except ValidationError as error:
-            mistakes = [_mistake(cls, context, found) for found in error.errors(include_url=False)]
+            mistakes = [_mistake(cls, context, found, resolved) for found in error.errors(include_url=False)]
             raise ConfigurationError("\n".join(mistakes)) from None
 
 
@@ -82,10 +82,12 @@ def _without_templates(value: Any, context: dg.ResolutionContext) -> Any:
     return value
 
 
-def _mistake(component: type[BaseModel], context: dg.ComponentLoadContext, found: Mapping[str, Any]) -> str:
+def _mistake(
+    component: type[BaseModel], context: dg.ComponentLoadContext, found: Mapping[str, Any], given: Any
+) -> str:
     """Say where one mistake is, what was found and what is expected."""
     expected = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
-    path: AttributePath = found["loc"]
+    path: AttributePath = found["loc"] if found["type"] == "missing" else _present(found["loc"], given)
     if not path:  # a rule about several attributes; it stands at the first one that it names
         named = [name for name in found["input"] if re.search(rf"\b{name}\b", expected)]
         return f"{_place(context, named[:1])}: {expected}"
@@ -95,6 +97,16 @@ def _mistake(component: type[BaseModel], context: dg.ComponentLoadContext, found
     if found["type"] == "extra_forbidden":
         return f"{_place(context, path)}: {attribute} is not an attribute{_similar(component, path)}"
     return f"{_place(context, path)}: {attribute} is {_shortened(found['input'])}: {expected}"
+
+
+def _present(path: AttributePath, given: Any) -> AttributePath:
+    """Leave out what pydantic adds to a path: which of an attribute's types it has tried."""
+    for length, part in enumerate(path):
+        try:
+            given = given[part]
+        except (KeyError, IndexError, TypeError):
+            return path[:length]
+    return path
 
 
 def _shortened(value: Any) -> str:

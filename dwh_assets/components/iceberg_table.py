@@ -1,7 +1,7 @@
 """The component that turns one YAML document into an Iceberg table, its replicas, checks and job."""
 
 from collections.abc import Iterator
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import dagster as dg
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -48,7 +48,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
     partitions: list[PartitionDimension] = Field(
         default_factory=list, max_length=2, description="Dagster partitions: none, one dimension, or two."
     )
-    partitions_per_run: int | Literal["all"] = Field(
+    partitions_per_run: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=1,
         description="How many partitions one run of a backfill computes, as one commit: a number, or all.",
     )

@@ -62,7 +62,7 @@ def replica_check(
         description=f"As many rows as {source.to_user_string()} at the snapshot that the replica holds.",
         blocking=True,
         required_resource_keys={"iceberg", f"{resource}_replica_io_manager"},
-        pool=None,
+        pool=f"{replica.path[0]}/{resource}",  # a DuckDB file has one user at a time
     )
     def same_rows_as_table(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         manager = getattr(context.resources, f"{resource}_replica_io_manager")

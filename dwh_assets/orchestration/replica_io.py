@@ -1,16 +1,18 @@
 """The IO manager that brings a DuckDB replica to a known snapshot of its table."""
 
+from collections.abc import Callable
 from typing import Any
 
 import dagster as dg
+import duckdb
 import pyarrow as pa
 from dagster_duckdb import DuckDBResource
 from pyiceberg.table import DataScan, Table
 
-from dwh_assets.errors import DwhError
+from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.versions import logical_snapshot_id
 from dwh_assets.orchestration import step
-from dwh_assets.orchestration.iceberg_io import as_failure
+from dwh_assets.orchestration.iceberg_io import failures
 from dwh_assets.orchestration.metadata import replica_metadata
 from dwh_assets.orchestration.resources import IcebergCatalogResource
 from dwh_assets.warehouses.base import SyncResult
@@ -30,25 +32,22 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
     def handle_output(self, context: dg.OutputContext, obj: DataScan) -> None:
         """Bring the replica to the scan's snapshot, unless it holds that logical snapshot already."""
         metadata = context.definition_metadata
-        try:
+        with failures(context):
             table = self.iceberg.load_table(metadata["table"])
             replica = self.replica(metadata["table"], metadata["into"])
             result = replica.sync(
                 table, obj.snapshot_id, on_progress=context.log.info, run_id=step.run_id(context)
             )
-        except DwhError as error:
-            raise as_failure(error) from error
         self._report(context, replica, result, table)
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Read the replica for an asset that is computed from it."""
+        """Read the replica for an asset that is computed from it, as its annotation says."""
         upstream = context.upstream_output
         metadata = upstream.definition_metadata if upstream else {}
-        try:
-            rows = self.replica(metadata["table"], metadata["into"]).read()
-            return rows if context.dagster_type.typing_type is pa.RecordBatchReader else rows.read_all()
-        except DwhError as error:
-            raise as_failure(error) from error
+        with failures(context):
+            convert = _reader_for(context.dagster_type.typing_type)
+            columns = context.definition_metadata.get("columns")
+            return convert(self.replica(metadata["table"], metadata["into"]).read(columns=columns))
 
     def replica(self, table: str, into: str) -> DuckDBReplica:
         """Return the replica of `table` at schema.table `into`."""
@@ -76,3 +75,36 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
         """Open the file with the settings of Dagster's resource: connections of one process must agree."""
         config = {"custom_user_agent": "dagster", **self.duckdb.connection_config}
         return DuckDBWarehouse(self.duckdb.database, config=config)
+
+
+def _reader_for(annotation: Any) -> Callable[[pa.RecordBatchReader], Any]:
+    """Return what turns rows into the type of an input; without an annotation that is a `pyarrow.Table`."""
+    name = getattr(annotation, "__name__", "Table")
+    library = getattr(annotation, "__module__", "pyarrow").split(".")[0].lstrip("_")
+    known = "pyarrow.Table" if annotation in (None, Any, type(None)) else f"{library}.{name}"
+    if known not in _READERS:
+        raise ConfigurationError(
+            f"A replica cannot be read as {known}.",
+            remedy=f"Annotate the input with one of {', '.join(_READERS)}.",
+        )
+    return _READERS[known]
+
+
+def _to_polars(rows: pa.RecordBatchReader) -> Any:
+    import polars
+
+    return polars.from_arrow(rows.read_all())
+
+
+def _to_duckdb(rows: pa.RecordBatchReader) -> Any:
+    return duckdb.connect().from_arrow(rows.read_all())
+
+
+_READERS: dict[str, Callable[[pa.RecordBatchReader], Any]] = {
+    "pyarrow.Table": lambda rows: rows.read_all(),
+    "pyarrow.RecordBatchReader": lambda rows: rows,
+    "pandas.DataFrame": lambda rows: rows.read_all().to_pandas(date_as_object=False),
+    "polars.DataFrame": _to_polars,
+    "polars.LazyFrame": lambda rows: _to_polars(rows).lazy(),
+    "duckdb.DuckDBPyRelation": _to_duckdb,
+}

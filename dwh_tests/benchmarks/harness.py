@@ -1,0 +1,257 @@
+"""Measures a benchmark: each contender in fresh processes, taking turns, the median of several runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dwh_tests.benchmarks.data import inputs
+from dwh_tests.benchmarks.model import Benchmark, Contender, Facts, Measured, Size, Unavailable
+from dwh_tests.servers.availability import first_unmet
+from dwh_tests.servers.iceberg_rest import IcebergRestServer
+
+_ROOT = Path(__file__).parents[2]
+_LOG_LINES = 3
+Status = Literal["measured", "missing", "crashed", "failed"]
+
+
+@dataclass
+class Row:
+    """What became of one contender."""
+
+    contender: Contender
+    status: Status = "measured"
+    reason: str = ""
+    seconds: list[float] = field(default_factory=list)
+    cpu_seconds: list[float] = field(default_factory=list)
+    peaks: list[int] = field(default_factory=list)
+    empty_bytes: int | None = None
+    facts: Facts | None = None
+
+    @property
+    def measured(self) -> Measured | None:
+        """The medians, or None when nothing was measured."""
+        if self.status != "measured" or not self.seconds:
+            return None
+        peak = None
+        if self.peaks and self.empty_bytes is not None:
+            peak = (statistics.median(self.peaks) - self.empty_bytes) / 2**20
+        return Measured(statistics.median(self.seconds), statistics.median(self.cpu_seconds), peak)
+
+
+@dataclass
+class Outcome:
+    """One benchmark, measured."""
+
+    benchmark: Benchmark
+    size: Size
+    rows: list[Row]
+
+    @property
+    def by_name(self) -> dict[str, Measured]:
+        """What was measured, by contender."""
+        return {row.contender.name: row.measured for row in self.rows if row.measured}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure."""
+
+    size: Size = "full"
+    runs: int = 3
+    timeout: float = 1800.0
+    only: tuple[str, ...] = ()
+    profile: Path | None = None
+    say: Callable[[str], None] = lambda text: None
+
+
+class ChildFailed(Exception):
+    """A process of a contender ended badly; the message holds the end of its log."""
+
+
+def measure(benchmark: Benchmark, settings: Settings) -> Outcome:
+    """Run a benchmark and return what was seen; a contender that fails does not stop the others."""
+    contenders = [c for c in benchmark.contenders if not settings.only or c.name in settings.only]
+    with ExitStack() as resources:
+        folder = Path(resources.enter_context(tempfile.TemporaryDirectory(prefix="dwh-bench-")))
+        run = _Run(benchmark, settings, folder, [Row(contender) for contender in contenders])
+        run.start(resources)
+        run.prepare()
+        for number in range(settings.runs):
+            run.round(number)
+        run.measure_empty_processes()
+    return Outcome(benchmark, settings.size, run.rows)
+
+
+class _Run:
+    """The processes of one benchmark."""
+
+    def __init__(self, benchmark: Benchmark, settings: Settings, folder: Path, rows: list[Row]) -> None:
+        self._benchmark = benchmark
+        self._settings = settings
+        self._folder = folder
+        self.rows = rows
+        self._rest: IcebergRestServer | None = None
+        self._inputs = folder
+        self._prepared: set[str] = set()
+        self._modules: dict[str, list[str]] = {}
+
+    def start(self, resources: ExitStack) -> None:
+        """Find out who can take part, make the inputs, start the server."""
+        task = self._benchmark.task(self._settings.size)
+        if task is not None:
+            self._inputs = inputs(task, self._settings.size)
+        for row in self.rows:
+            self._check_needs(row)
+        if any(row.contender.load().needs_rest for row in self._taking_part()):
+            self._rest = resources.enter_context(IcebergRestServer())
+
+    def _check_needs(self, row: Row) -> None:
+        try:
+            work = row.contender.load()
+            reason = first_unmet(work.needs) or (IcebergRestServer.why_not() if work.needs_rest else None)
+        except ImportError as error:
+            # Optional packages are named as needs and imported later; this one is the project's own trouble.
+            row.status, row.reason = "failed", str(error)
+            return
+        if reason:
+            row.status, row.reason = "missing", reason
+
+    def _taking_part(self) -> list[Row]:
+        return [row for row in self.rows if row.status == "measured"]
+
+    @property
+    def _in_one_process(self) -> bool:
+        """At toy size nothing is compared but results, and processes take longer than the work."""
+        return self._settings.size == "toy"
+
+    def prepare(self) -> None:
+        """Make what the work finds, once for each folder."""
+        if self._in_one_process:
+            return
+        done: dict[str, Row] = {}
+        for row in self._taking_part():
+            first = done.setdefault(row.contender.folder, row)
+            if first is row:
+                self._child(row, ["prepare"])
+            else:
+                row.status, row.reason = first.status, first.reason
+
+    def round(self, number: int) -> None:
+        """Measure each contender once, forwards and backwards in turn."""
+        rows = self._taking_part()
+        for row in rows if number % 2 == 0 else rows[::-1]:
+            if number and row.contender.once:
+                continue
+            stages = ["run"] if number else ["run", "facts"]
+            if self._in_one_process and row.contender.folder not in self._prepared:
+                stages = ["prepare", *stages]
+                self._prepared.add(row.contender.folder)
+            answer = self._child(row, stages)
+            if answer:
+                self._note(row, answer)
+
+    def _note(self, row: Row, answer: dict[str, Any]) -> None:
+        row.seconds.append(answer["seconds"])
+        row.cpu_seconds.append(answer["cpu_seconds"])
+        if answer["peak_bytes"]:
+            row.peaks.append(answer["peak_bytes"])
+        self._modules[row.contender.name] = answer["modules"]
+        self._settings.say(f"  {row.contender.name}: {answer['seconds']:.2f} s")
+        if "facts" in answer:
+            row.facts = answer["facts"]
+            if answer["facts"] != answer["expected"]:
+                row.status = "failed"
+                row.reason = f"the result is {answer['facts']}, and should be {answer['expected']}"
+
+    def measure_empty_processes(self) -> None:
+        """Measure a process that only imports what the contender's had imported at its end."""
+        for row in self._taking_part():
+            if row.peaks and not self._in_one_process:
+                answer = self._child(row, [], modules=self._modules[row.contender.name])
+                row.empty_bytes = answer.get("peak_bytes")
+
+    def _child(self, row: Row, stages: Sequence[str], modules: list[str] | None = None) -> dict[str, Any]:
+        """Run one process. Empty when it came to nothing, and then the row says why."""
+        request: dict[str, Any] = {
+            "benchmark": self._benchmark.name,
+            "contender": row.contender.name,
+            "size": self._settings.size,
+            "stages": list(stages),
+            "folder": str(self._folder / row.contender.folder.replace(" ", "-").replace(",", "")),
+            "inputs": str(self._inputs),
+            "answer": str(self._folder / "answer.json"),
+        }
+        if modules is not None:
+            request["modules"] = modules
+        if self._settings.profile and "run" in stages:
+            request["profile"] = str(
+                self._settings.profile / f"{self._benchmark.name}-{row.contender.name}.prof"
+            )
+        if self._rest is not None:
+            request |= {
+                "rest_uri": self._rest.uri,
+                "rest_warehouse": str(self._rest.folder / "warehouse"),
+            }
+        try:
+            answer = self._ask(request)
+        except Unavailable as error:
+            row.status, row.reason = "missing", str(error)
+        except ChildFailed as error:
+            known = row.contender.known_crash
+            row.status = "crashed" if known else "failed"
+            row.reason = f"{known} ({error})" if known else str(error)
+        else:
+            return answer
+        self._settings.say(f"  {row.contender.name}: {row.status}: {row.reason}")
+        return {}
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer_file = Path(request["answer"])
+        answer_file.unlink(missing_ok=True)
+        log = self._folder / "child.log"
+        command = [sys.executable, "-m", "dwh_tests.benchmarks.child", json.dumps(request)]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=_ROOT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            try:
+                code = process.wait(self._settings.timeout)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise ChildFailed(f"not done after {self._settings.timeout:.0f} s") from None
+            except BaseException:
+                process.kill()
+                process.wait()
+                raise
+        if code != 0:
+            raise ChildFailed(f"{_ended(code)}: {_tail(log)}")
+        answer: dict[str, Any] = json.loads(answer_file.read_text())
+        if "unavailable" in answer:
+            raise Unavailable(answer["unavailable"])
+        return answer
+
+
+def _ended(code: int) -> str:
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
+
+def _tail(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return " | ".join(lines[-_LOG_LINES:]) or "it said nothing"

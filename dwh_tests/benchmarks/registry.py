@@ -1,0 +1,158 @@
+"""The benchmarks by name."""
+
+from __future__ import annotations
+
+from dwh_tests.benchmarks.model import (
+    Benchmark,
+    Contender,
+    Size,
+    Task,
+    at_most_times,
+    peak_below,
+    rows_per_second,
+    times_faster,
+)
+
+LINEITEM_ROWS = 6_001_215
+OURS = Contender("dwh_assets", "ours:Append")
+BLIND = {"detect_unchanged": False}
+_ORDER_KEYS, _LINE_KEYS = ("o_orderkey",), ("l_orderkey", "l_linenumber")
+
+
+def _append(size: Size) -> Task:
+    return Task("lineitem")
+
+
+def _append_by_day(size: Size) -> Task:
+    return Task("lineitem", by_day="l_shipdate")
+
+
+def _upsert(size: Size) -> Task:
+    return Task("orders", _ORDER_KEYS, 400_000 if size == "full" else 4_000)
+
+
+def _upsert_composite(size: Size) -> Task:
+    return Task("lineitem", _LINE_KEYS, 20_000 if size == "full" else 200)
+
+
+def _upsert_composite_by_day(size: Size) -> Task:
+    return Task("lineitem", _LINE_KEYS, 20_000 if size == "full" else 200, by_day="l_shipdate")
+
+
+def _generated(size: Size) -> None:
+    return None
+
+
+def _scaling() -> tuple[Contender, ...]:
+    return tuple(
+        Contender(
+            f"{label}{' scattered' if scattered else ''}",
+            "generated:UpsertRange",
+            {"rows": rows, "scattered": scattered},
+            prepared=label,
+        )
+        for scattered in (False, True)
+        for label, rows in (("1M", 1_000_000), ("10M", 10_000_000), ("60M", 60_000_000))
+    )
+
+
+_ALL = (
+    Benchmark(
+        "append",
+        "append lineitem (6M x 16) to a new table",
+        (
+            OURS,
+            # As tpchgen-cli writes them, on which PyIceberg's partitioned write fails.
+            Contender("dwh_assets, string_view", "ours:Append", {"views": True}),
+            Contender("pyarrow, 2 threads", "files:PyArrowHalves"),
+            Contender("PyIceberg", "pyiceberg_peer:Append"),
+            Contender("polars", "files:Polars"),
+            Contender("DuckDB COPY", "duckdb_peer:Copy"),
+            Contender("DuckDB iceberg", "duckdb_iceberg:CreateTableAs"),
+        ),
+        (times_faster("pyarrow, 2 threads", 0.9), rows_per_second(LINEITEM_ROWS, 1_000_000)),
+        _append,
+    ),
+    Benchmark(
+        "append_by_day",
+        "append lineitem into day(l_shipdate), 2,526 partitions",
+        (
+            OURS,
+            Contender("dwh_assets, string_view", "ours:Append", {"views": True}),
+            Contender("PyIceberg", "pyiceberg_peer:Append", once=True),
+            Contender("DuckDB COPY", "duckdb_peer:Copy", once=True),
+            Contender("DuckDB iceberg", "duckdb_iceberg:CreateTableAs", once=True),
+            Contender("Spark", "spark_peer:CreateTableAs", once=True),
+        ),
+        (times_faster("PyIceberg", 9), times_faster("DuckDB COPY", 6)),
+        _append_by_day,
+    ),
+    Benchmark(
+        "upsert_blind",
+        "upsert 400k (half new) into 1.5M orders, every match rewritten without a look",
+        (
+            Contender("dwh_assets", "ours:Upsert", BLIND),
+            Contender("DuckDB iceberg", "duckdb_iceberg:Merge"),
+            Contender("DuckDB native", "duckdb_peer:Merge"),
+        ),
+        (times_faster("DuckDB iceberg", 1), times_faster("DuckDB native", 1)),
+        _upsert,
+    ),
+    Benchmark(
+        "upsert_detect",
+        "upsert 400k (half new, a quarter unchanged) into 1.5M orders, unchanged rows left alone",
+        (
+            Contender("dwh_assets", "ours:Upsert"),
+            Contender("PyIceberg", "pyiceberg_peer:Upsert", once=True),
+            Contender("delta-rs", "delta_peer:Merge"),
+            Contender("Spark", "spark_peer:Merge", once=True),
+        ),
+        (times_faster("PyIceberg", 50), times_faster("delta-rs", 2), times_faster("Spark", 7)),
+        _upsert,
+    ),
+    Benchmark(
+        "upsert_composite",
+        "upsert 20k two-column keys (half new) into 6M lineitem",
+        (
+            Contender("dwh_assets", "ours:Upsert"),
+            Contender("dwh_assets, blind", "ours:Upsert", BLIND),
+            Contender("DuckDB iceberg", "duckdb_iceberg:Merge"),
+            Contender("delta-rs", "delta_peer:Merge"),
+            Contender(
+                "PyIceberg",
+                "pyiceberg_peer:Upsert",
+                once=True,
+                known_crash="a segmentation fault in the filter of 20,000 two-column keys",
+            ),
+        ),
+        (times_faster("DuckDB iceberg", 1.5), times_faster("delta-rs", 4)),
+        _upsert_composite,
+    ),
+    Benchmark(
+        "upsert_composite_by_day",
+        "the same into day(l_shipdate), 2,526 partitions",
+        (
+            Contender("dwh_assets", "ours:Upsert", prepared="table"),
+            Contender("dwh_assets, blind", "ours:Upsert", BLIND, prepared="table"),
+            Contender("DuckDB iceberg", "duckdb_iceberg:Merge"),
+        ),
+        (times_faster("DuckDB iceberg", 3),),
+        _upsert_composite_by_day,
+    ),
+    Benchmark(
+        "upsert_scaling",
+        "upsert 1k rows within 1% of the keys into 1M, 10M, 60M rows clustered by key; also scattered",
+        _scaling(),
+        (at_most_times("60M", "1M", 3),),
+        _generated,
+    ),
+    Benchmark(
+        "stream_memory",
+        "stream 60M rows, made batch by batch, into 100 partitions",
+        (Contender("dwh_assets", "generated:Stream", {"rows": 60_000_000, "partitions": 100}),),
+        (peak_below(1024),),
+        _generated,
+    ),
+)
+
+BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _ALL}
