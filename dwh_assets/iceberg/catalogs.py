@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import random
 import sqlite3
+import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog import load_catalog as load_pyiceberg_catalog
 from pyiceberg.exceptions import NamespaceAlreadyExistsError, ServerError, ServiceUnavailableError
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 
 from dwh_assets.config import CatalogConfig, CatalogKind, catalog_from_properties
 from dwh_assets.errors import ConfigurationError, DwhError, UnavailableError
 
 _SQLITE_BUSY_SECONDS = 60
+_FIRST_OPENS = 10
 
 
 def load_catalog(catalog: CatalogConfig | Mapping[str, Any] | str) -> Catalog:
@@ -120,13 +125,14 @@ def _open(config: CatalogConfig) -> Catalog:
 
 
 def _first_open(config: CatalogConfig, properties: dict[str, str]) -> Catalog:
-    """Open a SQL catalog; two processes may both find no tables, and one of them then creates them."""
-    try:
-        return load_pyiceberg_catalog(config.name, type="sql", **properties)
-    except OperationalError as error:
-        if "already exists" not in str(error):
-            raise
-        return load_pyiceberg_catalog(config.name, type="sql", **properties)
+    """Open a SQL catalog; several processes may each find a table missing, and one of them makes it."""
+    for _ in range(_FIRST_OPENS):
+        try:
+            return load_pyiceberg_catalog(config.name, type="sql", **properties)
+        except DBAPIError as error:
+            if not any(told in str(error) for told in ("already exists", "duplicate key")):
+                raise
+    return load_pyiceberg_catalog(config.name, type="sql", **properties)
 
 
 def _prepare_sqlite(uri: str) -> str:
@@ -143,14 +149,18 @@ def _prepare_sqlite(uri: str) -> str:
 
 
 def _enable_write_ahead_log(database: str) -> None:
-    from pathlib import Path
-
+    """Switch the file over, once for ever. SQLite does not wait for others here, so this does."""
     Path(database).parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(database, timeout=_SQLITE_BUSY_SECONDS)
-    try:
-        connection.execute("PRAGMA journal_mode=WAL")
-    finally:
-        connection.close()
+    deadline = time.monotonic() + _SQLITE_BUSY_SECONDS
+    with closing(sqlite3.connect(database, timeout=_SQLITE_BUSY_SECONDS)) as connection:
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(random.uniform(0.01, 0.05))
 
 
 def _without_secrets(error: Exception) -> str:

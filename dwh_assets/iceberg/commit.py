@@ -137,8 +137,10 @@ def commit(
             return None
         producer = _Snapshot(table, change, branch)
         try:
+            base = table.metadata
             _send(catalog, table, producer)
-            return Committed(table.refresh(), producer.snapshot, change, attempt)
+            _drop_old_metadata(table.refresh(), base)
+            return Committed(table, producer.snapshot, change, attempt)
         except CommitFailedException as error:
             producer.discard()
             _pause(attempt, deadline, table, error)
@@ -149,6 +151,12 @@ def commit(
         for snapshot, earlier in in_doubt:
             if table.snapshot_by_id(snapshot.snapshot_id) is not None:
                 return Committed(table, snapshot, earlier, attempt)
+
+
+def _drop_old_metadata(table: Table, base: TableMetadata) -> None:
+    """Delete metadata files that fell out of the log, where the table's properties ask for that."""
+    with contextlib.suppress(Exception):  # the commit has landed; a file that stays is no reason to fail it
+        Catalog._delete_old_metadata(table.io, base, table.metadata)
 
 
 class _Unanswered(Exception):
