@@ -18,7 +18,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev test doctor lint format validate bench setup setup-dev constraints clean reset
+.PHONY: help demo dev run test doctor lint format validate bench setup setup-dev constraints clean reset
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,7 +26,7 @@ help: ## Show this list
 # --- Using it -------------------------------------------------------------------------------------------------
 
 # Dagster wants an absolute path. Tests and linters do without it: they must never touch the user's instance.
-demo dev doctor validate: export DAGSTER_HOME := $(CURDIR)/dagster_home
+demo dev run doctor validate: export DAGSTER_HOME := $(CURDIR)/dagster_home
 
 demo: $(RUN) ## Materialize the whole shipped lakehouse and show what was written
 	$(PY) -m dwh_assets.orchestration.demo
@@ -34,6 +34,10 @@ demo: $(RUN) ## Materialize the whole shipped lakehouse and show what was writte
 dev: $(RUN) ## Serve the Dagster UI and its daemon on http://127.0.0.1:3000
 	@$(PY) -m dwh_assets.orchestration.runs
 	$(PY) -m dagster_dg_cli.cli dev -w workspace.yaml --host 127.0.0.1 --port $(PORT)
+
+run: $(RUN) ## Materialize one table and its replicas: make run TABLE=nyc.weather
+	@test -n "$(TABLE)" || { echo "Which table? For example: make run TABLE=nyc.weather" >&2; exit 1; }
+	$(PY) -m dagster_dg_cli.cli launch --job '$(subst .,_,$(TABLE))' $(if $(PARTITION),--partition '$(PARTITION)')
 
 doctor: $(RUN) ## Check what the configuration names, and say what to do about the rest
 	$(PY) -m dwh_assets.orchestration.doctor
@@ -54,7 +58,7 @@ format: $(DEV) ## Mend style and formatting where that needs no thought
 	$(PY) -m ruff format .
 
 # The first is superseded by the third, says Dagster, but it alone reads workspace.yaml.
-validate: $(DEV) ## Load the definitions the three ways Dagster does
+validate: $(RUN) ## Load the definitions the three ways Dagster does
 	$(PY) -W ignore::FutureWarning -m dagster definitions validate
 	$(PY) -m dagster_dg_cli.cli check yaml
 	$(PY) -m dagster_dg_cli.cli check defs

@@ -317,7 +317,9 @@ class IcebergWriterConfig(TableLayout):
     @model_validator(mode="after")
     def _merge_for_merge(self) -> Self:
         if (self.write_mode == "merge") != (self.merge is not None):
-            raise ValueError("write_mode merge and merge, with its clauses, need each other")
+            raise ValueError(
+                "write_mode: merge needs the attribute merge, with clauses, and merge needs write_mode: merge"
+            )
         if self.merge is not None and self.merge.on is None and not self.key_columns:
             raise ValueError("merge needs on, or key_columns")
         if self.on_duplicate != "error" and self.write_mode == "merge" and not self.key_columns:

@@ -7,6 +7,7 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 from dagster_duckdb import DuckDBResource
+from pydantic import Field
 from pyiceberg.table import DataScan, Table
 
 from dwh_assets.errors import ConfigurationError
@@ -28,6 +29,9 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
 
     iceberg: dg.ResourceDependency[IcebergCatalogResource]
     duckdb: dg.ResourceDependency[DuckDBResource]
+    wait_seconds: float = Field(
+        default=60.0, description="How long a file that another process holds is waited for."
+    )
 
     def handle_output(self, context: dg.OutputContext, obj: DataScan) -> None:
         """Bring the replica to the scan's snapshot, unless it holds that logical snapshot already."""
@@ -74,7 +78,7 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
     def _warehouse(self) -> DuckDBWarehouse:
         """Open the file with the settings of Dagster's resource: connections of one process must agree."""
         config = {"custom_user_agent": "dagster", **self.duckdb.connection_config}
-        return DuckDBWarehouse(self.duckdb.database, config=config)
+        return DuckDBWarehouse(self.duckdb.database, config=config, wait_seconds=self.wait_seconds)
 
 
 def _reader_for(annotation: Any) -> Callable[[pa.RecordBatchReader], Any]:

@@ -419,7 +419,7 @@ def test_a_merge_on_a_branch_leaves_main_alone(lake: Lake) -> None:
         ({"clauses": [{**UPDATE, "set": {}}]}, "names no column"),
         ({"clauses": [{"when": "not_matched_by_source", "then": "update"}]}, "needs set"),
         ({"clauses": [UPDATE, DELETE]}, "clause 2 never applies"),
-        (None, "need each other"),
+        (None, "needs the attribute merge"),
     ],
 )
 def test_what_makes_no_sense_is_refused_by_the_declaration(
