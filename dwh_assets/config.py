@@ -318,7 +318,7 @@ class IcebergWriterConfig(TableLayout):
     def _merge_for_merge(self) -> Self:
         if (self.write_mode == "merge") != (self.merge is not None):
             raise ValueError(
-                "write_mode: merge needs the attribute merge, with clauses, and merge needs write_mode: merge"
+                "write_mode: merge needs the attribute merge, with clauses; neither goes without the other"
             )
         if self.merge is not None and self.merge.on is None and not self.key_columns:
             raise ValueError("merge needs on, or key_columns")

@@ -64,7 +64,7 @@ class Source:
         if held.schema_id != self.schema.schema_id:
             return f"the columns changed from schema {held.schema_id} to {self.schema.schema_id}"
         if held.logical_snapshot_id != self.logical_snapshot_id:
-            return f"the table was written from snapshot {held.logical_snapshot_id} to {self.logical_snapshot_id}"
+            return f"the table moved from snapshot {held.logical_snapshot_id} to {self.logical_snapshot_id}"
         return ""
 
     def streams(self) -> Iterator[pa.RecordBatchReader]:

@@ -24,4 +24,6 @@ def test_old_metadata_goes_where_it_is_asked(tmp_path: Path, properties: dict[st
     for number in range(8):
         writer.write(pa.table({"id": [number]}))
     assert len(list(tmp_path.glob("lake/events/metadata/*.metadata.json"))) == kept
-    assert sorted(writer.catalog.load_table("lake.events").scan().to_arrow()["id"].to_pylist()) == list(range(8))
+    assert sorted(writer.catalog.load_table("lake.events").scan().to_arrow()["id"].to_pylist()) == list(
+        range(8)
+    )

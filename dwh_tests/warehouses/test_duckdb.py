@@ -82,7 +82,7 @@ def test_a_replica_follows_its_table(catalog: SqlCatalog, orders: Table, replica
 
     assert (result.from_snapshot, result.to_snapshot) == (first.to_snapshot, snapshot_of(orders))
     assert (result.method, result.rows_inserted, result.rows_deleted) == ("full", 3, 3)
-    assert result.reason.startswith("the table was written from snapshot")
+    assert result.reason.startswith("the table moved from snapshot")
     assert held_rows(replica) == multiset(iceberg_rows(orders.metadata_location))
 
 

@@ -1,0 +1,1 @@
+"""The component: YAML in, definitions or a helpful error out."""

@@ -1,0 +1,202 @@
+"""A wrong YAML names the file, the line and the attribute, what was found and what is expected."""
+
+import re
+import traceback
+
+import pytest
+
+from dwh_tests.components.project import COMPUTED, loaded
+
+# Two documents: the mistake stands in the second, at the lines that begin with ">".
+GOOD = f"""
+type: dwh_assets.components.IcebergTable
+attributes:
+  table: shop.prices
+  compute: {COMPUTED}.orders
+---
+type: dwh_assets.components.IcebergTable
+attributes:
+"""
+IDENTITY = f"""
+  table: shop.orders
+  compute: {COMPUTED}.orders
+"""
+
+A_DAY = "{column: at, name: a, every: day, start: 2024-01-01}"
+
+# What was written (the line of the mistake is marked), and what the message says besides file and line.
+MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "unknown attribute": ("> partition_specs: []", ("partition_specs", "did you mean partition_spec?")),
+    "unknown attribute of a part": (
+        "  policy:\n>   keep_snapshot: 5",
+        ("policy.keep_snapshot", "did you mean keep_snapshots?"),
+    ),
+    "unknown attribute of a column": (
+        "  columns:\n    id:\n>     kind: int",
+        ("columns.id.kind", "description, type, required"),
+    ),
+    "unknown attribute in a list": (
+        "  partition_spec:\n    - field: id\n>     transforms: day",
+        ("partition_spec.0.transforms", "did you mean transform?"),
+    ),
+    "bad transform": (
+        "  partition_spec:\n    - field: id\n    - field: place\n>     transform: buckets[4]",
+        ("partition_spec.1.transform", "'buckets[4]'", "bucket[n]"),
+    ),
+    "bad type": (
+        "  columns:\n    id: {type: int}\n    place:\n>     type: text",
+        ("columns.place.type", "'text'", "expected an Iceberg type", "string"),
+    ),
+    "bad choice": ("> write_mode: replace", ("write_mode is 'replace'", "'append'", "'overwrite'")),
+    "text for a list": ("> key_columns: id", ("key_columns is 'id'", "list")),
+    "list for a text": ("> description: [a, b]", ("description is ['a', 'b']", "string")),
+    "number out of range": ("> target_file_size_bytes: 5", ("target_file_size_bytes is 5", "1048576")),
+    "no number": ("> max_writers: many", ("max_writers is 'many'", "integer")),
+    "write mode without its keys": ("> write_mode: upsert", ("shop.orders", "upsert needs key_columns")),
+    "two kinds of partitions": (
+        "  partitions:\n>   - {column: id, every: month, keys: [a], start: 2013-01-01}",
+        ("partitions.0", "exactly one of every, cron, keys or dynamic", "every and keys"),
+    ),
+    "no kind of partitions": ("  partitions:\n>   - {column: id}", ("partitions.0", "none of them")),
+    "no start": ("  partitions:\n>   - {column: id, every: month}", ("partitions.0", "need a start")),
+    "no date": (
+        "  partitions:\n    - column: id\n      every: month\n>     start: 2013-13-01",
+        ("partitions.0.start", "2013-13-01", "month must be in 1..12"),
+    ),
+    "start inside a day": (
+        "  partitions:\n>   - {column: id, every: day, start: '2013-01-01T05:00'}",
+        ("partitions.0", "more exact"),
+    ),
+    "zone in start": (
+        "  partitions:\n    - column: id\n      every: hour\n>     start: '2013-01-01T00:00+02:00'",
+        ("partitions.0.start", "attribute of its own"),
+    ),
+    "no zone": (
+        "  partitions:\n    - column: id\n      every: month\n      start: 2013-01-01\n>     timezone: Mars",
+        ("partitions.0.timezone is 'Mars'", "America/New_York"),
+    ),
+    "zone of no time": (
+        "  partitions:\n>   - {column: id, keys: [a], timezone: UTC}",
+        ("partitions.0", "timezone belongs to time windows, not to keys"),
+    ),
+    "no cron": (
+        "  partitions:\n>   - {column: id, cron: monthly, start: 2013-01-01}",
+        ("partitions.0", "cron", "'monthly'"),
+    ),
+    "a key twice": (
+        "  partitions:\n    - column: id\n>     keys: [a, b, a]",
+        ("partitions.0.keys", "twice: a"),
+    ),
+    "a key that YAML reads as a number": (
+        "  partitions:\n    - column: id\n      keys:\n        - '1'\n>       - 2",
+        ("partitions.0.keys.1 is 2", "string"),
+    ),
+    "dimensions without names": (
+        ">partitions: [{column: id, keys: [a]}, {column: place, keys: [b]}]",
+        ("partitions", "need a name each"),
+    ),
+    "dimensions of one name": (
+        ">partitions: [{column: id, name: x, keys: [a]}, {column: place, name: x, keys: [b]}]",
+        ("partitions", "need a name each"),
+    ),
+    "three dimensions": (
+        ">partitions: [{column: a, keys: [a]}, {column: b, keys: [b]}, {column: c, keys: [c]}]",
+        ("partitions", "at most 2 items", "3"),
+    ),
+    "two dimensions of time": (
+        f">partitions: [{A_DAY}, {A_DAY.replace('name: a', 'name: b')}]",
+        ("partitions", "only one of two"),
+    ),
+    "freshness the wrong way round": (
+        "> freshness: {fail_after_hours: 1, warn_after_hours: 2}",
+        ("freshness", "warn_after_hours must be less"),
+    ),
+    "freshness of seconds": ("> freshness: {fail_after_hours: 0.001}", ("freshness", "below a minute")),
+    "no owner": ("> owners: [nobody]", ("owners is ['nobody']", "team:")),
+    "no tag": ("> tags: {'a b!': x}", ("tags", "'a b!'")),
+    "unknown warehouse": (
+        "  replicas:\n>   - warehouse: oracle",
+        ("replicas.0.warehouse is 'oracle'", "'duckdb'"),
+    ),
+    "two replicas in one warehouse": (
+        "> replicas: [{warehouse: duckdb}, {warehouse: duckdb, into: a.b}]",
+        ("replicas", "one replica in each warehouse"),
+    ),
+    "no partition in a run": ("> partitions_per_run: 0", ("partitions_per_run is 0", "greater", "'all'")),
+    "unknown input": ("> inputs: {prices: {}}", ("inputs", "prices", "no input")),
+}
+
+
+def _marked(text: str) -> tuple[str, int]:
+    """Return the YAML without the mark, and the number of the line that had it."""
+    lines = text.strip("\n").splitlines()
+    (number,) = [number for number, line in enumerate(lines, start=1) if line.startswith(">")]
+    return "\n".join(f" {line[1:]}" if line.startswith(">") else line for line in lines), number
+
+
+def _message(yaml: str) -> str:
+    """Return the innermost message of the error that loading raises."""
+    with pytest.raises(Exception) as caught, loaded(yaml):  # noqa: PT011 - Dagster wraps ours
+        pass
+    return "".join(traceback.format_exception_only(caught.value.__cause__ or caught.value))
+
+
+@pytest.mark.parametrize(("written", "said"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_found_where_it_is(written: str, said: tuple[str, ...]) -> None:
+    written = re.sub(r"^>(?! )", "> ", written)
+    yaml, line = _marked(GOOD.strip("\n") + IDENTITY + written)
+    message = _message(yaml + "\n")
+    assert f"shop/defs.yaml:{line}: " in message.replace("\\", "/")
+    for part in said:
+        assert part in message
+
+
+COMPUTES = {
+    "no such function": ("nowhere", "no attribute 'nowhere'"),
+    "no function": ("NOT_A_FUNCTION", "not a function"),
+    "a class": ("PartitionSlice", "not a function"),
+    "unreadable annotation": ("with_an_annotation_of_the_type_checker", "'Decimal' is not defined"),
+    "any arguments": ("with_any_arguments", "any number of arguments (orders, more)"),
+    "partition without partitions": ("by_place", "declares no partitions"),
+}
+
+
+@pytest.mark.parametrize(("function", "said"), COMPUTES.values(), ids=COMPUTES)
+def test_a_wrong_compute_is_found_where_it_is(function: str, said: str) -> None:
+    yaml, line = _marked(GOOD.strip("\n") + f"\n  table: shop.orders\n> compute: {COMPUTED}.{function}")
+    message = _message(yaml + "\n")
+    assert f"shop/defs.yaml:{line}: shop.orders: " in message.replace("\\", "/")
+    assert said in message
+
+
+def test_a_module_that_fails_is_not_blamed_on_the_yaml_alone() -> None:
+    message = _message(GOOD.strip("\n") + "\n  table: shop.orders\n  compute: nowhere.at.all\n")
+    assert "ModuleNotFoundError: No module named 'nowhere'" in message
+    assert "Write package.module.function" in message
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ("  compute: a.b", "table is missing"),
+        ("  table: shop.orders", "compute is missing"),
+        ("  table: orders\n  compute: a.b", "'orders' must be namespace.table"),
+        ("  table: shop.my-orders\n  compute: a.b", "'shop.my-orders' must be namespace.table"),
+    ],
+)
+def test_a_table_without_identity_is_refused(written: str, said: str) -> None:
+    message = _message(GOOD.strip("\n") + "\n" + written + "\n")
+    assert said in message
+    assert "shop/defs.yaml:" in message.replace("\\", "/")
+
+
+def test_every_mistake_is_said_at_once() -> None:
+    message = _message(
+        GOOD.strip("\n") + IDENTITY + "  write_mode: replace\n  key_columns: id\n  nothing: 1\n"
+    )
+    for attribute in ("write_mode", "key_columns", "nothing"):
+        assert attribute in message
+
+
+def test_no_attributes_at_all_is_refused() -> None:
+    assert "table is missing" in _message("type: dwh_assets.components.IcebergTable\n")

@@ -1,0 +1,1 @@
+"""The lakehouse that the repository ships with."""
