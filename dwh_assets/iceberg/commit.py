@@ -23,7 +23,7 @@ from typing import cast
 
 from pyiceberg.avro.codecs import AvroCompressionCodec
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException
+from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
     DataFile,
@@ -73,7 +73,7 @@ from requests.exceptions import ConnectionError as HttpConnectionError
 from requests.exceptions import Timeout as HttpTimeout
 from sqlalchemy.exc import OperationalError
 
-from dwh_assets.errors import CommitUnknownError, ConflictError
+from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError
 
 RETRY_SECONDS = 300.0
 _FIRST_PAUSE_SECONDS = 0.05
@@ -127,30 +127,49 @@ def commit(
     None when nothing is left to do. Raises `ConflictError` when `retry_seconds` were not enough,
     `CommitUnknownError` when the catalog's answer was lost and the table cannot be read afterwards.
     """
-    deadline = time.monotonic() + retry_seconds
-    in_doubt: list[tuple[Snapshot, Change]] = []
+    _require_branch(table, branch)
+    in_doubt: list[_Snapshot] = []
+    try:
+        return _until_landed(catalog, table, plan, branch, time.monotonic() + retry_seconds, in_doubt)
+    except CommitUnknownError:
+        raise
+    except Exception as error:
+        if in_doubt:
+            raise _unknown(table, in_doubt[-1]) from error
+        raise
+
+
+def _until_landed(
+    catalog: Catalog,
+    table: Table,
+    plan: Callable[[Table], Change | None],
+    branch: str,
+    deadline: float,
+    in_doubt: list[_Snapshot],
+) -> Committed | None:
+    """Plan, build and send until a snapshot lands; `in_doubt` holds those of which nobody knows yet."""
     attempt = 0
     while True:
         attempt += 1
         change = plan(table)
         if change is None:
             return None
-        producer = _Snapshot(table, change, branch)
+        producer, base = _Snapshot(table, change, branch), table.metadata
         try:
-            base = table.metadata
-            _send(catalog, table, producer)
-            _drop_old_metadata(table.refresh(), base)
-            return Committed(table, producer.snapshot, change, attempt)
-        except CommitFailedException as error:
-            producer.discard()
+            landed = _send(catalog, table, producer)
+        except (_Unanswered, CommitFailedException) as error:
+            if isinstance(error, _Unanswered):
+                in_doubt.append(producer)
             _pause(attempt, deadline, table, error)
-        except _Unanswered as error:
-            in_doubt.append((producer.snapshot, change))
-            _pause(attempt, deadline, table, error)
-        table = table.refresh()
-        for snapshot, earlier in in_doubt:
-            if table.snapshot_by_id(snapshot.snapshot_id) is not None:
-                return Committed(table, snapshot, earlier, attempt)
+        else:
+            _discard(in_doubt)  # they stood on a head that is no longer the branch's
+            _drop_old_metadata(landed, base)
+            return Committed(landed, producer.snapshot, change, attempt)
+        table = _refreshed(table)
+        for earlier in in_doubt:
+            if table.snapshot_by_id(earlier.snapshot.snapshot_id) is not None:
+                _discard(other for other in in_doubt if other is not earlier)
+                return Committed(table, earlier.snapshot, earlier.change, attempt)
 
 
 def _drop_old_metadata(table: Table, base: TableMetadata) -> None:
@@ -159,40 +178,74 @@ def _drop_old_metadata(table: Table, base: TableMetadata) -> None:
         Catalog._delete_old_metadata(table.io, base, table.metadata)
 
 
+def _require_branch(table: Table, branch: str) -> None:
+    """Refuse to write to a tag: it would become a branch, and no longer name what it was put on."""
+    ref = table.metadata.refs.get(branch)
+    if ref is not None and ref.snapshot_ref_type != SnapshotRefType.BRANCH:
+        raise ConfigurationError(
+            f"{'.'.join(table.name())}: {branch!r} is a tag, and a tag is never written to.",
+            remedy="Choose another name for the branch.",
+        )
+
+
+def _discard(producers: Iterable[_Snapshot]) -> None:
+    for producer in producers:
+        producer.discard()
+
+
+def _refreshed(table: Table) -> Table:
+    """Reload the table; none, or another one under its name, is a conflict."""
+    try:
+        return table.refresh()
+    except (NoSuchTableError, ValueError) as error:  # ValueError is what PyIceberg says of another UUID
+        raise ConflictError(
+            f"{'.'.join(table.name())} was dropped, or made anew, by somebody else during this write.",
+            remedy="Run the write again.",
+        ) from error
+
+
+def _unknown(table: Table, producer: _Snapshot) -> CommitUnknownError:
+    return CommitUnknownError(
+        f"{'.'.join(table.name())}: the catalog did not answer, so it is unknown whether snapshot "
+        f"{producer.snapshot.snapshot_id} landed.",
+        remedy="Once the catalog answers, look for that snapshot; repeat the write if it is missing.",
+    )
+
+
 class _Unanswered(Exception):
     """The answer was lost and the snapshot is not there, yet: its files are kept in case it still lands."""
 
 
-def _send(catalog: Catalog, table: Table, producer: _Snapshot) -> None:
-    """Ask the catalog; on return the snapshot is in the table."""
+def _send(catalog: Catalog, table: Table, producer: _Snapshot) -> Table:
+    """Ask the catalog; return the table with the snapshot in it."""
     try:
         requirements, updates = producer.build()
     except BaseException:
         producer.discard()
         raise
     try:
-        catalog.commit_table(table, requirements, updates)
-    except CommitFailedException:
-        raise
+        answer = catalog.commit_table(table, requirements, updates)
     except Exception as error:
-        _settle(table, producer, error)
+        return _settle(table, producer, error)
+    return Table(table.name(), answer.metadata, answer.metadata_location, table.io, catalog, table.config)
 
 
-def _settle(table: Table, producer: _Snapshot, error: Exception) -> None:
-    """Find out what became of a commit whose answer was lost."""
-    name = ".".join(table.name())
+def _settle(table: Table, producer: _Snapshot, error: Exception) -> Table:
+    """Find out what became of a commit that was answered with an error, or not at all.
+
+    Even a refusal may concern our own first try, when something in between repeated the request.
+    """
     try:
-        landed = table.refresh().snapshot_by_id(producer.snapshot.snapshot_id) is not None
+        fresh = _refreshed(table)
+    except ConflictError:
+        producer.discard()
+        raise
     except Exception as unreadable:
-        raise CommitUnknownError(
-            f"{name}: the catalog did not answer, so it is unknown whether snapshot "
-            f"{producer.snapshot.snapshot_id} landed.",
-            remedy="Once the catalog answers, look for that snapshot; repeat the write if it is missing.",
-        ) from unreadable
-    if landed:
-        return
+        raise _unknown(table, producer) from unreadable
+    if fresh.snapshot_by_id(producer.snapshot.snapshot_id) is not None:
+        return fresh
     if isinstance(error, _LOST_ANSWERS):
-        raise _Unanswered(f"{name}: {type(error).__name__}") from error
+        raise _Unanswered(f"{'.'.join(table.name())}: {type(error).__name__}") from error
     producer.discard()
     raise error
 
@@ -216,7 +269,7 @@ class _Snapshot:
         self._metadata: TableMetadata = table.metadata
         self._io: FileIO = table.io
         self._locations = table.location_provider()
-        self._change = change
+        self.change = self._change = change
         self._branch = branch
         self._branch_head = table.metadata.snapshot_by_name(branch)
         # A branch that does not exist yet begins at main.

@@ -25,12 +25,12 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.config import IcebergWriterConfig
-from dwh_assets.errors import CommitUnknownError, ConflictError, DataError
+from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError, DataError
 from dwh_assets.iceberg.arrow_types import align
 from dwh_assets.iceberg.catalogs import load_catalog
 from dwh_assets.iceberg.commit import Change, Committed, commit
 from dwh_assets.iceberg.data_files import FileTarget
-from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, find_table
+from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
 from dwh_assets.iceberg.layout import write_batches
 from dwh_assets.iceberg.merge import Merge
 from dwh_assets.iceberg.merge_clauses import (
@@ -133,6 +133,11 @@ class IcebergWriter:
         Raises `SchemaError`, `DataError` and `ConfigurationError` before anything has changed,
         `ConflictError` when other commits were always faster, and `CommitUnknownError`.
         """
+        if where is not None and self.config.write_mode != "overwrite":
+            raise ConfigurationError(
+                f"{self.config.table}: a filter needs write_mode overwrite, not {self.config.write_mode}.",
+                remedy="Leave out where, or set write_mode: overwrite.",
+            )
         key = idempotency_key or self.config.idempotency_key
         existing = find_table(self.catalog, self.config.table)
         if existing is not None and key is not None:
@@ -181,9 +186,16 @@ class IcebergWriter:
         key: str | None = None,
         position: StreamPosition | None = None,
     ) -> WriteResult:
-        table = table or self._create(reader.schema)
         marked = {**(summary or {}), **({IDEMPOTENCY_KEY: key} if key else {})}
-        return _Write(self, table, reader, where, marked, position).run()
+        target = table or self._create(reader.schema)
+        try:
+            return _Write(self, target, reader, where, marked, position).run()
+        except CommitUnknownError:
+            raise
+        except Exception:
+            if table is None:
+                drop_unused(self.catalog, target)
+            raise
 
     def _create(self, arrow: pa.Schema) -> Table:
         """Create the table for the data; a merge that cannot be is refused before."""
@@ -219,6 +231,7 @@ class _Write:
         self._clauses = compile_clauses(self._config, self._shape.schema, reader.schema, self._name)
         self._where = filter_expression(self._shape.schema, where, self._name)
         self._target = self._file_target()
+        self._required = [name for name, column in self._config.columns.items() if column.required]
         self._rows = 0
         self._reader = reader
         self._planned = Planned()
@@ -235,7 +248,7 @@ class _Write:
                 )
             except CommitUnknownError:
                 raise
-            except BaseException:
+            except Exception:  # no interrupt: the catalog may be at work then, and the commit still land
                 mode.discard(())
                 raise
             mode.discard(committed.change.added + committed.change.added_deletes if committed else ())
@@ -274,7 +287,7 @@ class _Write:
     def _aligned(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Stream the data in the table's columns; each batch is checked before it goes on."""
         for batch in self._reader:
-            rows = align(batch, schema, self._name)
+            rows = align(batch, schema, self._name, required=self._required)
             self._require_inside(rows)
             self._rows += rows.num_rows
             yield rows

@@ -40,6 +40,7 @@ def _repeated_keys(rows: Any, key_columns: list[str]) -> tuple[int, int, list[An
     """Count rows and repeated keys with DuckDB, which spills where they do not fit into memory."""
     columns_sql = ", ".join(quote_identifier(name) for name in key_columns)
     with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
         connection.register("arriving", rows)
         connection.execute(
             f"CREATE TABLE keys AS SELECT {columns_sql}, count(*) AS times FROM arriving GROUP BY ALL"

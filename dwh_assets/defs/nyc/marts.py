@@ -33,6 +33,7 @@ def carrier_delays(
 ) -> duckdb.DuckDBPyRelation:
     """Return each carrier's delays by month, in good and in bad weather at the origin."""
     connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")
     for name, rows in (("flights", flights), ("weather", weather), ("airlines", airlines)):
         connection.register(name, rows)
     return connection.sql(_CARRIER_DELAYS)

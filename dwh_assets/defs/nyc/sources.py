@@ -59,7 +59,9 @@ def weather(previous: Table | None) -> duckdb.DuckDBPyRelation:
 
 
 def _relation(name: str) -> duckdb.DuckDBPyRelation:
-    return duckdb.connect().from_arrow(_rows(name))
+    connection = duckdb.connect()
+    connection.execute("SET enable_progress_bar = false")
+    return connection.from_arrow(_rows(name))
 
 
 def _rows(name: str) -> pa.RecordBatchReader:
