@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchTableError
-from pyiceberg.expressions import AlwaysTrue
-from pyiceberg.io.pyarrow import ArrowScan
 from pyiceberg.schema import Schema
 from pyiceberg.table import DataScan, FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
 from dwh_assets.iceberg.arrow_types import align, arrow_schema
-from dwh_assets.iceberg.scan import scan
+from dwh_assets.iceberg.scan import live_batches, planned_files, scan
 from dwh_assets.iceberg.versions import logical_snapshot_id
 from dwh_assets.warehouses.base import ReplicaState
 
@@ -73,10 +72,10 @@ class Source:
         PyIceberg's own reader of a whole scan decodes files as fast as it can, however slowly its batches
         are taken, and ends up with the table in memory.
         """
-        reads = ArrowScan(self.table.metadata, self.table.io, self.schema, AlwaysTrue())
-        target = arrow_schema(self.schema)
-        for tasks in _portions(self.scan.plan_files()):
-            batches = (align(batch, target, self.name) for batch in reads.to_record_batches(tasks))
+        metadata, io, target = self.table.metadata, self.table.io, arrow_schema(self.schema)
+        for tasks in _portions(planned_files(self.scan)):
+            found = chain.from_iterable(live_batches(metadata, io, task, self.schema) for task in tasks)
+            batches = (align(batch, target, self.name) for batch in found)
             yield pa.RecordBatchReader.from_batches(target, batches)
 
 

@@ -217,7 +217,8 @@ def test_two_threads_sync_once(database: Path, orders: Table) -> None:
         second.join()
     assert "another sync in this process" in waiting.said[0]
 
-    assert [result.method for result in results] == ["full", "none"]
+    # Which thread gets to report first after the commit is the scheduler's affair.
+    assert sorted(result.method for result in results) == ["full", "none"]
     assert replica.read().read_all().num_rows == 4
 
 
