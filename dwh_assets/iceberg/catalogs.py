@@ -12,9 +12,9 @@ from typing import Any, TypeVar, get_args
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog import load_catalog as load_pyiceberg_catalog
-from pyiceberg.exceptions import NamespaceAlreadyExistsError, ServerError, ServiceUnavailableError
+from pyiceberg.exceptions import ServerError, ServiceUnavailableError
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from dwh_assets.config import CatalogConfig, CatalogKind, catalog_from_properties
 from dwh_assets.errors import ConfigurationError, DwhError, UnavailableError
@@ -97,8 +97,11 @@ def ensure_namespace(catalog: Catalog, namespace: tuple[str, ...]) -> None:
         if not catalog.namespace_exists(namespace[:depth]):
             try:
                 catalog.create_namespace(namespace[:depth])
-            except (NamespaceAlreadyExistsError, IntegrityError):
-                continue
+            except Exception:
+                # Another writer may have been first, which catalogs report in many ways (a REST catalog
+                # whose database refuses the second row answers 500): what counts is that it is there.
+                if not catalog.namespace_exists(namespace[:depth]):
+                    raise
 
 
 def _from_mapping(properties: Mapping[str, Any]) -> CatalogConfig:

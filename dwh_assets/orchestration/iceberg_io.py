@@ -21,6 +21,7 @@ from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.sources import as_reader
 from dwh_assets.iceberg.write import IcebergWriter, WriteResult
 from dwh_assets.orchestration import step
+from dwh_assets.orchestration.declarations import first_mistake
 from dwh_assets.orchestration.metadata import version_metadata, write_metadata
 from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
@@ -52,16 +53,6 @@ def writer_config(table: str, metadata: Mapping[str, Any]) -> IcebergWriterConfi
         return IcebergWriterConfig.model_validate({**declared, "table": table})
     except ValidationError as error:
         raise ConfigurationError(f"{table}: {first_mistake(error)}.") from None
-
-
-def first_mistake(error: ValidationError) -> str:
-    """Say in one sentence where the first mistake is, what was found and what is expected."""
-    first, *others = error.errors(include_url=False)
-    where = ".".join(str(part) for part in first["loc"])
-    found = f"{where} is {first['input']!r}: " if where else ""
-    more = f" (and {len(others)} more)" if others else ""
-    expected = first["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
-    return f"{found}{expected}{more}"
 
 
 class IcebergIOManager(dg.ConfigurableIOManager):

@@ -1,12 +1,14 @@
 """Dagster resources: the Iceberg catalog."""
 
 import dagster as dg
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, ValidationError
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from dwh_assets.config import CatalogConfig, CatalogKind
+from dwh_assets.config import CatalogConfig
+from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.orchestration.declarations import first_mistake
 
 
 class IcebergCatalogResource(dg.ConfigurableResource[Catalog]):
@@ -28,14 +30,23 @@ class IcebergCatalogResource(dg.ConfigurableResource[Catalog]):
     _catalog: Catalog | None = PrivateAttr(default=None)
 
     def config(self) -> CatalogConfig:
-        """Return the configuration, completed from the environment where `kind` is unset."""
+        """Return the configuration; without a `kind`, what is not given comes from the environment.
+
+        Raises `ConfigurationError` for an unknown kind.
+        """
+        given = {
+            "name": self.name,
+            "uri": self.uri,
+            "warehouse": self.warehouse,
+            "properties": self.properties,
+        }
         if self.kind is None:
-            from_environment = CatalogConfig.from_environment()
-            return from_environment.model_copy(update={"name": self.name, "properties": self.properties})
-        kind: CatalogKind = self.kind  # type: ignore[assignment]
-        return CatalogConfig(
-            name=self.name, kind=kind, uri=self.uri, warehouse=self.warehouse, properties=self.properties
-        )
+            known = {name: value for name, value in given.items() if value is not None}
+            return CatalogConfig.from_environment().model_copy(update=known)
+        try:
+            return CatalogConfig.model_validate({**given, "kind": self.kind})
+        except ValidationError as error:
+            raise ConfigurationError(f"The catalog {self.name!r}: {first_mistake(error)}.") from None
 
     @property
     def catalog(self) -> Catalog:

@@ -14,6 +14,7 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+import pyarrow as pa
 from pyiceberg.table import StaticTable
 
 from dwh_assets.orchestration.iceberg_io import IcebergIOManager
@@ -71,6 +72,12 @@ class Lake:
         )
         assert result.success is expect_success
         return result
+
+    def fill(self, table: str, rows: pa.Table) -> None:
+        """Append rows to a table as another program does, without any run."""
+        catalog = self.iceberg.catalog
+        catalog.create_namespace_if_not_exists(table.rpartition(".")[0])
+        catalog.create_table_if_not_exists(table, rows.schema).append(rows)
 
     def metadata(self, table: str) -> dict[str, Any]:
         """Return the table's current metadata, straight from its JSON file."""

@@ -30,6 +30,24 @@ AS: dict[Any, Callable[[Any], list[int]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory, dagster_instance: dg.DagsterInstance) -> Lake:
+    """A lake that is read: the only asset that writes to it has nothing to write."""
+    lake = Lake(tmp_path_factory.mktemp("filled"), dagster_instance)
+    lake.fill("shop.sales", ORDERS)
+    lake.fill("shop.none", ORDERS.slice(0, 0))
+    lake.fill("shop.days", IN_DAYS)
+    return lake
+
+
+def upstream(table: str, **described: Any) -> dg.AssetSpec:
+    """The asset that is read, written by somebody else to a table of another name."""
+    partitions = described.pop("partitions_def", None)
+    metadata = {"table": table, **described}
+    spec = dg.AssetSpec(["iceberg", "shop", "orders"], metadata=metadata, partitions_def=partitions)
+    return spec.with_io_manager_key("iceberg_io_manager")
+
+
 class Reader:
     """An asset that reads orders, and keeps what arrived."""
 
@@ -70,9 +88,9 @@ class Reader:
 @pytest.mark.parametrize(
     "annotation", AS, ids=lambda kind: f"{kind.__module__.split('.')[0]}.{kind.__name__}"
 )
-def test_an_input_arrives_as_it_is_annotated(lake: Lake, annotation: Any) -> None:
+def test_an_input_arrives_as_it_is_annotated(filled: Lake, annotation: Any) -> None:
     reader = Reader(annotation, metadata={"columns": ["id", "price"], "where": "place = 'eu' and id > 1"})
-    lake.run(written_by(lambda _: ORDERS), reader.asset)
+    filled.run(upstream("shop.sales"), reader.asset)
     (arrived,) = reader.arrived
     assert isinstance(arrived, annotation)
     assert reader.seen == [4]
@@ -86,9 +104,9 @@ def test_an_input_arrives_as_it_is_annotated(lake: Lake, annotation: Any) -> Non
 @pytest.mark.parametrize(
     "annotation", AS, ids=lambda kind: f"{kind.__module__.split('.')[0]}.{kind.__name__}"
 )
-def test_an_empty_input_arrives_with_its_columns(lake: Lake, annotation: Any) -> None:
+def test_an_empty_input_arrives_with_its_columns(filled: Lake, annotation: Any) -> None:
     reader = Reader(annotation)
-    lake.run(written_by(lambda _: ORDERS.slice(0, 0)), reader.asset)
+    filled.run(upstream("shop.none"), reader.asset)
     assert reader.seen == []
 
 
@@ -118,12 +136,12 @@ def test_an_input_without_annotation_is_an_arrow_table(lake: Lake) -> None:
     ],
 )
 def test_an_input_that_cannot_be_read_so_is_refused_once(
-    lake: Lake, annotation: Any, metadata: dict[str, Any], message: str
+    filled: Lake, annotation: Any, metadata: dict[str, Any], message: str
 ) -> None:
     reader = Reader(annotation, metadata=metadata, retry_policy=dg.RetryPolicy(max_retries=2))
-    result = lake.run(written_by(lambda _: ORDERS), reader.asset, expect_success=False)
+    result = filled.run(upstream("shop.sales"), reader.asset, expect_success=False)
     assert message in failure_text(result)
-    assert "shop.orders" in failure_text(result) or annotation is list
+    assert "shop.sales" in failure_text(result) or annotation is list
     assert step_failure(result).user_failure_data.metadata["remedy"].value != "none"
     assert not [event for event in result.all_events if event.is_step_up_for_retry]
     assert not reader.arrived
@@ -136,80 +154,63 @@ def test_an_input_that_was_never_written_says_what_to_do(lake: Lake) -> None:
     assert "Materialize iceberg/shop/orders first" in failure_text(result)
 
 
-def test_an_input_is_found_where_its_own_metadata_say(lake: Lake) -> None:
-    """The upstream asset is another code location's, and its table is not named as its key."""
-    elsewhere = dg.AssetSpec(["iceberg", "shop", "orders"], metadata={"table": "warehouse.sales"})
-    lake.run(written_by(lambda _: ORDERS.slice(2), table="warehouse.sales"))
-    reader = Reader(pa.Table)
-    external = elsewhere.with_io_manager_key("iceberg_io_manager")
-    lake.run(external, reader.asset)
-    assert reader.seen == [3, 4]
-
-
 # --- Partitions of the input ---
 
 
-def in_days(lake: Lake) -> dg.AssetsDefinition:
-    """Orders of three days, two each; and one of no day, which no partition holds."""
-
-    def compute(context: dg.AssetExecutionContext) -> pa.Table:
-        keys = list(context.partition_keys)
-        days = [key for key in keys for _ in range(2)]
-        first = {key: 10 * DAYS.get_partition_keys().index(key) for key in keys}
-        ids = [first[key] + number for key in keys for number in (1, 2)]
-        return pa.table({"id": ids, "day": pa.array(days).cast(pa.date32())})
-
-    orders = written_by(compute, partitions=DAYS, write_mode="overwrite", partition_expr="day")
-    lake.run(orders, between=("2024-02-28", "2024-03-01"))
-    loose = written_by(lambda _: pa.table({"id": [99], "day": pa.array([None], pa.date32())}))
-    lake.run(loose)
-    return orders
+# Two orders on each of three days; and one on no day, which no partition holds
+IN_DAYS = pa.table(
+    {
+        "id": [1, 2, 11, 12, 21, 22, 99],
+        "day": pa.array(["2024-02-28"] * 2 + ["2024-02-29"] * 2 + ["2024-03-01"] * 2 + [None]).cast(
+            pa.date32()
+        ),
+    }
+)
 
 
 def read_in_days(lake: Lake, reader: Reader, **run: Any) -> list[int]:
-    orders = in_days(lake)
-    lake.run(orders, reader.asset, select=[reader.asset], **run)
+    lake.run(upstream("shop.days", partitions_def=DAYS, partition_expr="day"), reader.asset, **run)
     return reader.seen
 
 
-def test_a_partition_reads_its_own_partition(lake: Lake) -> None:
-    assert read_in_days(lake, _daily(), partition="2024-02-29") == [11, 12]
+def test_a_partition_reads_its_own_partition(filled: Lake) -> None:
+    assert read_in_days(filled, _daily(), partition="2024-02-29") == [11, 12]
 
 
-def test_a_range_reads_its_own_range(lake: Lake) -> None:
-    assert read_in_days(lake, _daily(), between=("2024-02-28", "2024-02-29")) == [1, 2, 11, 12]
+def test_a_range_reads_its_own_range(filled: Lake) -> None:
+    assert read_in_days(filled, _daily(), between=("2024-02-28", "2024-02-29")) == [1, 2, 11, 12]
 
 
-def test_a_range_of_all_partitions_reads_no_row_outside_of_them(lake: Lake) -> None:
-    found = read_in_days(lake, _daily(), between=("2024-02-28", "2024-03-01"))
+def test_a_range_of_all_partitions_reads_no_row_outside_of_them(filled: Lake) -> None:
+    found = read_in_days(filled, _daily(), between=("2024-02-28", "2024-03-01"))
     assert found == [1, 2, 11, 12, 21, 22]
 
 
-def test_an_asset_without_partitions_reads_also_rows_of_no_partition(lake: Lake) -> None:
-    assert read_in_days(lake, Reader(pa.Table)) == [1, 2, 11, 12, 21, 22, 99]
+def test_an_asset_without_partitions_reads_also_rows_of_no_partition(filled: Lake) -> None:
+    assert read_in_days(filled, Reader(pa.Table)) == [1, 2, 11, 12, 21, 22, 99]
 
 
-def test_an_asset_without_partitions_reads_the_partition_that_it_is_mapped_to(lake: Lake) -> None:
+def test_an_asset_without_partitions_reads_the_partition_that_it_is_mapped_to(filled: Lake) -> None:
     mapping = dg.SpecificPartitionsPartitionMapping(["2024-02-29"])
-    assert read_in_days(lake, Reader(pa.Table, mapping=mapping)) == [11, 12]
+    assert read_in_days(filled, Reader(pa.Table, mapping=mapping)) == [11, 12]
 
 
-def test_where_and_partition_both_hold(lake: Lake) -> None:
+def test_where_and_partition_both_hold(filled: Lake) -> None:
     reader = _daily(input_metadata={"where": "id = 12 or id = 1"})
-    assert read_in_days(lake, reader, partition="2024-02-29") == [12]
+    assert read_in_days(filled, reader, partition="2024-02-29") == [12]
 
 
-def test_a_mapping_to_no_partition_reads_nothing(lake: Lake) -> None:
+def test_a_mapping_to_no_partition_reads_nothing(filled: Lake) -> None:
     """The day before the first day is none of the table's; that is not "no filter"."""
     mapping = dg.TimeWindowPartitionMapping(
         start_offset=-1, end_offset=-1, allow_nonexistent_upstream_partitions=True
     )
-    assert read_in_days(lake, _daily(mapping=mapping), partition="2024-02-28") == []
+    assert read_in_days(filled, _daily(mapping=mapping), partition="2024-02-28") == []
 
 
-def test_a_mapping_to_the_day_before_reads_that(lake: Lake) -> None:
+def test_a_mapping_to_the_day_before_reads_that(filled: Lake) -> None:
     mapping = dg.TimeWindowPartitionMapping(start_offset=-1, end_offset=-1)
-    assert read_in_days(lake, _daily(mapping=mapping), partition="2024-03-01") == [11, 12]
+    assert read_in_days(filled, _daily(mapping=mapping), partition="2024-03-01") == [11, 12]
 
 
 def _daily(

@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 import pytest
 from pyiceberg.table import Table
 
+from dwh_assets.orchestration import step
 from dwh_tests.orchestration.lake import Lake, failure_text, materializations, step_failure, written_by
 
 ROWS = pa.table({"id": [1, 2, 3], "place": ["eu", None, "us"]})
@@ -187,8 +188,11 @@ UNCLEAR: dict[str, tuple[dg.PartitionsDefinition[str], str, dict[str, Any], str]
 }
 
 
-@pytest.mark.parametrize("rows", [DATE_ROWS, DATE_ROWS.slice(0, 0)], ids=["rows", "empty"])
-@pytest.mark.parametrize("mode", ["overwrite", "append"])
+@pytest.mark.parametrize(
+    ("mode", "rows"),
+    [("overwrite", DATE_ROWS), ("overwrite", DATE_ROWS.slice(0, 0)), ("append", DATE_ROWS)],
+    ids=["overwrite", "overwrite with nothing", "append"],
+)
 @pytest.mark.parametrize("case", UNCLEAR.values(), ids=UNCLEAR)
 def test_a_filter_that_cannot_be_built_changes_nothing(
     lake: Lake, case: tuple[dg.PartitionsDefinition[str], str, dict[str, Any], str], mode: str, rows: pa.Table
@@ -200,7 +204,7 @@ def test_a_filter_that_cannot_be_built_changes_nothing(
     assert message in failure_text(result)
     assert not lake.exists(TABLE), "not even an empty table is made"
 
-    lake.run(written_by(lambda _: DATE_ROWS))
+    lake.fill(TABLE, DATE_ROWS)
     before = lake.metadata(TABLE)
     result = lake.run(orders, partition=key, expect_success=False)
     assert message in failure_text(result)
@@ -214,7 +218,7 @@ def test_a_run_without_a_partition_is_not_a_run_of_the_whole_table(lake: Lake, m
         return pa.table({"id": [1], "place": ["eu"]})
 
     orders = written_by(compute, partitions=REGIONS, write_mode=mode, partition_expr="place")
-    lake.run(written_by(lambda _: ROWS))
+    lake.fill(TABLE, ROWS)
     before = lake.metadata(TABLE)
     result = lake.run(orders, expect_success=False)
     assert "selects none of them" in failure_text(result)
@@ -228,7 +232,7 @@ def test_a_range_that_holds_no_partition_is_not_a_range_of_all(lake: Lake) -> No
     )
     rows = pa.table({"id": [1], "place": ["eu"], "size": ["small"]})
     expr = {"region": "place", "size": "size"}
-    lake.run(written_by(lambda _: rows))
+    lake.fill(TABLE, rows)
     before = lake.metadata(TABLE)
     orders = written_by(lambda _: rows, partitions=grid, write_mode="overwrite", partition_expr=expr)
     result = lake.run(orders, between=("us|large", "eu|small"), expect_success=False)
@@ -237,7 +241,7 @@ def test_a_range_that_holds_no_partition_is_not_a_range_of_all(lake: Lake) -> No
 
 
 def test_rows_outside_of_the_partition_are_refused_and_named(lake: Lake) -> None:
-    lake.run(written_by(lambda _: ROWS))
+    lake.fill(TABLE, ROWS)
     before = lake.metadata(TABLE)
     orders = written_by(lambda _: ROWS, partitions=REGIONS, write_mode="overwrite", partition_expr="place")
     result = lake.run(orders, partition="eu", expect_success=False)
@@ -287,3 +291,15 @@ def test_properties_that_others_set_survive(lake: Lake) -> None:
     assert properties["owner"] == "another engine"
     assert properties["write.metadata.previous-versions-max"] == "7"
     assert properties["comment"] == "ours"
+
+
+# --- What Dagster says of a run that repeats another ---
+
+
+def test_the_tags_of_retries_are_dagsters_own() -> None:
+    """Pins names that Dagster does not export; a retry is recognised by them."""
+    from dagster._core.storage import tags
+
+    assert tags.RETRY_NUMBER_TAG == step.RETRY_TAG
+    assert tags.PARENT_RUN_ID_TAG == step.PARENT_RUN_TAG
+    assert step.RETRY_TAG in tags.TAGS_TO_MAYBE_OMIT_ON_RETRY, "a re-execution by hand does not inherit it"
