@@ -1,7 +1,7 @@
 """Apache Iceberg tables and their warehouse copies, from Python: the public names."""
 
 from dwh_assets.config import CatalogConfig, IcebergWriterConfig
-from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.write import IcebergWriter, WriteResult
 from dwh_assets.warehouses.base import SyncResult
 from dwh_assets.warehouses.duckdb import DuckDBWarehouse

@@ -21,7 +21,7 @@ from pyiceberg.types import DecimalType, FixedType, UUIDType
 
 from dwh_assets.config import PartitionBy, TableLayout
 from dwh_assets.errors import ConfigurationError, UnsupportedError
-from dwh_assets.iceberg.catalogs import answered, ensure_namespace
+from dwh_assets.iceberg.catalogs.load import answered, ensure_namespace
 from dwh_assets.iceberg.schema_evolution import decide, declare
 
 

@@ -12,7 +12,7 @@ from pyiceberg.io import load_file_io
 
 from dwh_assets.config import CatalogConfig
 from dwh_assets.errors import DwhError
-from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.iceberg.catalogs.load import load_catalog
 
 Status = Literal["ok", "warning", "failed"]
 

@@ -35,7 +35,7 @@ from pyiceberg.types import (
 
 from dwh_assets.config import ColumnDeclaration, SchemaEvolution
 from dwh_assets.errors import ConfigurationError, SchemaError
-from dwh_assets.iceberg.arrow_types import iceberg_fields, iceberg_type, require_distinct, writable_type
+from dwh_assets.iceberg.arrow.types import iceberg_fields, iceberg_type, require_distinct, writable_type
 
 
 @dataclass(frozen=True)

@@ -26,19 +26,24 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError, DataError
-from dwh_assets.iceberg.arrow_types import align
-from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.iceberg.arrow.sources import as_reader
+from dwh_assets.iceberg.arrow.types import align
+from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.commit import Change, Committed, commit
-from dwh_assets.iceberg.data_files import FileTarget
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
-from dwh_assets.iceberg.layout import write_batches
-from dwh_assets.iceberg.merge import Merge
-from dwh_assets.iceberg.merge_clauses import (
+from dwh_assets.iceberg.files.data_files import FileTarget
+from dwh_assets.iceberg.files.layout import write_batches
+from dwh_assets.iceberg.files.reading import live_count
+from dwh_assets.iceberg.filters import filter_expression, matches
+from dwh_assets.iceberg.matching.source_rows import SourceRows
+from dwh_assets.iceberg.modes.merge import Merge
+from dwh_assets.iceberg.modes.merge_clauses import (
     compile_clauses,
     with_condition_columns,
     without_condition_columns,
 )
-from dwh_assets.iceberg.modes import (
+from dwh_assets.iceberg.modes.overwrite import Overwrite, deletes_of
+from dwh_assets.iceberg.modes.plan import (
     ROWS_DELETED,
     ROWS_INSERTED,
     ROWS_UNCHANGED,
@@ -47,11 +52,9 @@ from dwh_assets.iceberg.modes import (
     Mode,
     Planned,
 )
-from dwh_assets.iceberg.overwrite import Overwrite, deletes_of
-from dwh_assets.iceberg.scan import filter_expression, live_count, matches, planned_files
+from dwh_assets.iceberg.modes.upsert import Upsert
+from dwh_assets.iceberg.scan import planned_files
 from dwh_assets.iceberg.schema_evolution import declare
-from dwh_assets.iceberg.source_rows import SourceRows
-from dwh_assets.iceberg.sources import as_reader
 from dwh_assets.iceberg.stream import (
     STREAM_PREFIX,
     MicroBatches,
@@ -61,7 +64,6 @@ from dwh_assets.iceberg.stream import (
     stream_offset,
     stream_offsets,
 )
-from dwh_assets.iceberg.upsert import Upsert
 from dwh_assets.iceberg.versions import branch_history, logical_snapshot_id
 
 IDEMPOTENCY_KEY = "dwh.idempotency-key"

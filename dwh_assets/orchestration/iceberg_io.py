@@ -14,11 +14,12 @@ from pyiceberg.table import DataScan, Table
 
 from dwh_assets.config import IcebergWriterConfig, TableLayout
 from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError, TransientError
+from dwh_assets.iceberg.arrow.frames import read_as
+from dwh_assets.iceberg.arrow.sources import as_reader
 from dwh_assets.iceberg.declaration import decide_shape, find_table
-from dwh_assets.iceberg.frames import read_as
-from dwh_assets.iceberg.scan import filter_expression, scan
+from dwh_assets.iceberg.filters import filter_expression
+from dwh_assets.iceberg.scan import scan
 from dwh_assets.iceberg.schema_evolution import declare
-from dwh_assets.iceberg.sources import as_reader
 from dwh_assets.iceberg.write import IcebergWriter, WriteResult
 from dwh_assets.orchestration import step
 from dwh_assets.orchestration.declarations import first_mistake
@@ -59,7 +60,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     """Writes what an asset returns to its Iceberg table, and loads inputs from theirs.
 
     An output may be an Arrow table or reader, a pandas or polars frame, a DuckDB relation or a PyIceberg
-    scan; an input arrives as its annotation says (see `dwh_assets.iceberg.frames`). The asset's metadata
+    scan; an input arrives as its annotation says (see `iceberg.arrow.frames`). The asset's metadata
     hold the attributes of `TableLayout`, and `partition_expr`, the column that its partitions are.
     Input metadata may name `columns`, and `where`, a row filter.
     """

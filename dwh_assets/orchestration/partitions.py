@@ -29,7 +29,7 @@ from pyiceberg.types import (
 )
 
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.iceberg.scan import filter_expression
+from dwh_assets.iceberg.filters import filter_expression
 
 _LONGEST_NAME = 400
 

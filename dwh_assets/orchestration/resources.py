@@ -7,7 +7,7 @@ from pyiceberg.table import Table
 
 from dwh_assets.config import CatalogConfig
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.orchestration.declarations import first_mistake
 
 

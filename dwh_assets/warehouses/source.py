@@ -14,8 +14,9 @@ from pyiceberg.table import DataScan, FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
-from dwh_assets.iceberg.arrow_types import align, arrow_schema
-from dwh_assets.iceberg.scan import live_batches, planned_files, scan
+from dwh_assets.iceberg.arrow.types import align, arrow_schema
+from dwh_assets.iceberg.files.reading import live_batches
+from dwh_assets.iceberg.scan import planned_files, scan
 from dwh_assets.iceberg.versions import logical_snapshot_id
 from dwh_assets.warehouses.base import ReplicaState
 

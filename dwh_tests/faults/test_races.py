@@ -27,7 +27,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.config import IcebergWriterConfig
-from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.write import IcebergWriter, WriteResult
 from dwh_tests.servers.process import Server
 

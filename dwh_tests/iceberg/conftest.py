@@ -22,7 +22,7 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
 
 from dwh_assets.config import IcebergWriterConfig
-from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.commit import Change, commit
 from dwh_assets.iceberg.write import IcebergWriter, WriteResult
 

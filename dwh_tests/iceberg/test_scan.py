@@ -21,7 +21,9 @@ from pyiceberg.types import LongType, StringType
 from dwh_assets.errors import ConfigurationError, NotFoundError, UnsupportedError
 from dwh_assets.iceberg import scan as scan_module
 from dwh_assets.iceberg.commit import Change, commit
-from dwh_assets.iceberg.scan import filter_expression, max_value, read, scan
+from dwh_assets.iceberg.files import reading
+from dwh_assets.iceberg.filters import filter_expression
+from dwh_assets.iceberg.scan import max_value, read, scan
 from dwh_tests.iceberg.conftest import Lake, Row, local, multiset
 
 NAN = float("nan")
@@ -294,7 +296,7 @@ def test_a_column_that_only_the_partition_knows(lake: Lake) -> None:
 def test_small_files_are_read_ahead_but_not_all_of_them(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     lake.write(pa.table({"k": range(40)}), partition_spec=[{"field": "k"}])
     opened: list[str] = []
-    live = scan_module.live_batches
+    live = reading.live_batches
 
     def counted(*given: Any, **options: Any) -> Iterator[pa.RecordBatch]:
         opened.append("one")
@@ -310,7 +312,7 @@ def test_small_files_are_read_ahead_but_not_all_of_them(lake: Lake, monkeypatch:
 
 def test_large_files_are_streamed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan_module, "_SMALL_FILE_BYTES", 0)
-    monkeypatch.setattr(scan_module, "_BATCH_ROWS", 100)
+    monkeypatch.setattr(reading, "_BATCH_ROWS", 100)
     lake.write(pa.table({"v": range(1000)}))
     batches = list(read(scan(lake.table)))
     assert [batch.num_rows for batch in batches] == [100] * 10

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from dwh_assets.config import local_path
-from dwh_assets.iceberg.hadoop_catalog import HadoopCatalog
+from dwh_assets.iceberg.catalogs.hadoop import HadoopCatalog
 from dwh_tests.servers.all_servers import servers_required
 from dwh_tests.servers.availability import first_unmet, java, package
 

@@ -9,7 +9,7 @@ from pyiceberg.catalog import Catalog
 
 from dwh_assets import IcebergWriter, IcebergWriterConfig
 from dwh_assets.config import PartitionBy
-from dwh_assets.iceberg.catalogs import load_catalog
+from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_tests.benchmarks.data import load
 from dwh_tests.benchmarks.engines.lake import (
     TABLE,

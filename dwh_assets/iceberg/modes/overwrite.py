@@ -11,12 +11,14 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.metadata import TableMetadata
 
-from dwh_assets.iceberg.arrow_types import align
-from dwh_assets.iceberg.data_files import FileTarget
-from dwh_assets.iceberg.layout import TableFilesWriter
-from dwh_assets.iceberg.modes import Planned, delete_unused
-from dwh_assets.iceberg.position_deletes import PATH_ID, Positions, write_position_deletes
-from dwh_assets.iceberg.scan import deleted_positions, live_batches, live_count, matches, planned_files
+from dwh_assets.iceberg.arrow.types import align
+from dwh_assets.iceberg.files.data_files import FileTarget
+from dwh_assets.iceberg.files.layout import TableFilesWriter
+from dwh_assets.iceberg.files.position_deletes import PATH_ID, Positions, write_position_deletes
+from dwh_assets.iceberg.files.reading import deleted_positions, live_batches, live_count
+from dwh_assets.iceberg.filters import matches
+from dwh_assets.iceberg.modes.plan import Planned, delete_unused
+from dwh_assets.iceberg.scan import planned_files
 
 
 @dataclass

@@ -12,10 +12,16 @@ from pyiceberg.schema import Schema
 from dwh_assets.config import Merge as MergeDeclared
 from dwh_assets.config import MergeClause, TableLayout
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.iceberg.arrow_types import arrow_schema, writable_type
-from dwh_assets.iceberg.conditions import Column, Expression, Scope, assignable, compile_expression
-from dwh_assets.iceberg.matching import column_sql, differ_sql
-from dwh_assets.iceberg.source_rows import internal_name, internal_names
+from dwh_assets.iceberg.arrow.types import arrow_schema, writable_type
+from dwh_assets.iceberg.matching.match import column_sql, differ_sql
+from dwh_assets.iceberg.matching.source_rows import internal_name, internal_names
+from dwh_assets.iceberg.modes.merge_conditions import (
+    Column,
+    Expression,
+    Scope,
+    assignable,
+    compile_expression,
+)
 from dwh_assets.iceberg.sql import qualified
 
 

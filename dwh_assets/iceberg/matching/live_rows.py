@@ -24,8 +24,8 @@ from pyiceberg.schema import Schema, index_name_by_id
 from pyiceberg.table import FileScanTask, Table
 
 from dwh_assets.errors import UnsupportedError
-from dwh_assets.iceberg.arrow_types import arrow_schema
-from dwh_assets.iceberg.scan import file_batches
+from dwh_assets.iceberg.arrow.types import arrow_schema
+from dwh_assets.iceberg.files.reading import file_batches
 from dwh_assets.iceberg.sql import duckdb_type, quote_identifier
 
 FILE = "_file"

@@ -118,7 +118,7 @@ def _from_mapping(properties: Mapping[str, Any]) -> CatalogConfig:
 def _open(config: CatalogConfig) -> Catalog:
     properties = config.resolved_properties()
     if config.kind == "hadoop":
-        from dwh_assets.iceberg.hadoop_catalog import HadoopCatalog
+        from dwh_assets.iceberg.catalogs.hadoop import HadoopCatalog
 
         return HadoopCatalog(config.name, **properties)
     if config.kind == "sql":

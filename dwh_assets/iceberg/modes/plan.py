@@ -9,7 +9,7 @@ from typing import Protocol
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 
-from dwh_assets.iceberg.data_files import FileTarget
+from dwh_assets.iceberg.files.data_files import FileTarget
 
 # Entries of a snapshot's summary: what a write did to rows, which files alone do not tell.
 ROWS_INSERTED = "dwh.rows-inserted"

@@ -22,8 +22,8 @@ from pyiceberg.table.sorting import SortOrder
 from pyiceberg.typedef import Record
 from pyiceberg.utils.properties import property_as_bool, property_as_int
 
-from dwh_assets.iceberg.arrow_types import arrow_schema
-from dwh_assets.iceberg.file_metrics import MetricsPlan
+from dwh_assets.iceberg.arrow.types import arrow_schema
+from dwh_assets.iceberg.files.metrics import MetricsPlan
 
 
 @dataclass

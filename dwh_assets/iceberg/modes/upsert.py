@@ -17,15 +17,15 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
 from dwh_assets.config import TableLayout
-from dwh_assets.iceberg.data_files import FileTarget
-from dwh_assets.iceberg.layout import write_batches
-from dwh_assets.iceberg.live_rows import POSITION, live_rows
-from dwh_assets.iceberg.matching import candidate_tasks, internal_schema, match
-from dwh_assets.iceberg.modes import Planned, delete_unused
-from dwh_assets.iceberg.overwrite import deletes_of
-from dwh_assets.iceberg.position_deletes import Positions, write_position_deletes
-from dwh_assets.iceberg.scan import file_batches
-from dwh_assets.iceberg.source_rows import SourceRows
+from dwh_assets.iceberg.files.data_files import FileTarget
+from dwh_assets.iceberg.files.layout import write_batches
+from dwh_assets.iceberg.files.position_deletes import Positions, write_position_deletes
+from dwh_assets.iceberg.files.reading import file_batches
+from dwh_assets.iceberg.matching.live_rows import POSITION, live_rows
+from dwh_assets.iceberg.matching.match import candidate_tasks, internal_schema, match
+from dwh_assets.iceberg.matching.source_rows import SourceRows
+from dwh_assets.iceberg.modes.overwrite import deletes_of
+from dwh_assets.iceberg.modes.plan import Planned, delete_unused
 from dwh_assets.iceberg.sql import quote_identifier
 
 # A file that would lose more than this share of its rows is written again without them.

@@ -15,7 +15,7 @@ import pytest
 from pyiceberg.table import DataScan
 
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.iceberg.frames import read_as
+from dwh_assets.iceberg.arrow.frames import read_as
 from dwh_assets.iceberg.scan import scan
 from dwh_tests.iceberg.conftest import Lake
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from pyiceberg.table.update import AssertRefSnapshotId
 
 from dwh_assets.errors import ConfigurationError, DataError
-from dwh_assets.iceberg import source_rows
-from dwh_assets.iceberg.live_rows import live_rows
+from dwh_assets.iceberg.matching import source_rows
+from dwh_assets.iceberg.matching.live_rows import live_rows
 from dwh_assets.iceberg.write import WriteResult
 from dwh_tests.iceberg.conftest import Lake, Row, multiset
 

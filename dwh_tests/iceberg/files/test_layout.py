@@ -26,8 +26,8 @@ from pyiceberg.expressions import (
 from pyiceberg.transforms import parse_transform
 
 from dwh_assets.errors import ConfigurationError, DataError, UnsupportedError
-from dwh_assets.iceberg import layout
-from dwh_assets.iceberg.data_files import OpenDataFile
+from dwh_assets.iceberg.files import layout
+from dwh_assets.iceberg.files.data_files import OpenDataFile
 from dwh_tests.iceberg.conftest import Lake, duckdb_rows, file_rows, local, multiset
 
 MOMENTS = [-1, 0, -86_400_000_000 - 1, 31_622_400_000_000, None, 1_700_000_000_000_000]

@@ -10,7 +10,7 @@ import pytest
 from pyiceberg.types import LongType, NestedField, StringType, StructType
 
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.iceberg.conditions import Column, Scope, assignable, compile_expression
+from dwh_assets.iceberg.modes.merge_conditions import Column, Scope, assignable, compile_expression
 
 ADDRESS = StructType(NestedField(8, "city", StringType()), NestedField(9, "Zip Code", LongType()))
 SOURCE = {

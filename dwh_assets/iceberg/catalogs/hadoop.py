@@ -56,8 +56,8 @@ from dwh_assets.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from dwh_assets.iceberg.arrow_types import iceberg_schema
-from dwh_assets.iceberg.atomic_put import (
+from dwh_assets.iceberg.arrow.types import iceberg_schema
+from dwh_assets.iceberg.catalogs.atomic_put import (
     Store,
     checked_warehouse,
     create_exclusively,

@@ -23,8 +23,10 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import DoubleType, LongType, NestedField, StringType
 
 from dwh_assets.errors import ConfigurationError, DataError, SchemaError, UnsupportedError
-from dwh_assets.iceberg import scan, source_rows, upsert
+from dwh_assets.iceberg import scan
 from dwh_assets.iceberg.commit import Change, commit
+from dwh_assets.iceberg.matching import source_rows
+from dwh_assets.iceberg.modes import upsert
 from dwh_assets.iceberg.write import WriteResult
 from dwh_tests.iceberg.conftest import Lake, Row, multiset
 
@@ -568,7 +570,7 @@ for turn in range(3):
 
 def test_processes_that_race_leave_one_row_a_key(lake: Lake) -> None:
     lake.write(people((0, "start"), (99, "start")))
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     racing = [
         subprocess.Popen([sys.executable, "-c", _RACE, str(lake.folder), name], cwd=root)
         for name in ("a", "b")

@@ -29,10 +29,10 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.types import DoubleType, FloatType, IcebergType, IntegerType, LongType, NestedField
 
-from dwh_assets.iceberg.live_rows import FILE, POSITION, live_rows
-from dwh_assets.iceberg.position_deletes import Positions
+from dwh_assets.iceberg.files.position_deletes import Positions
+from dwh_assets.iceberg.matching.live_rows import FILE, POSITION, live_rows
+from dwh_assets.iceberg.matching.source_rows import ROW, SourceRows, internal_name
 from dwh_assets.iceberg.scan import planned_files
-from dwh_assets.iceberg.source_rows import ROW, SourceRows, internal_name
 from dwh_assets.iceberg.sql import quote_identifier
 
 # So few files are read sooner than the source's keys are sorted to rule some of them out.

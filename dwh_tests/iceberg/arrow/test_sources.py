@@ -15,7 +15,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from dwh_assets.errors import DataError
-from dwh_assets.iceberg.sources import as_reader
+from dwh_assets.iceberg.arrow.sources import as_reader
 from dwh_tests.iceberg.conftest import Lake
 
 ROWS = {"a": [1, 2, 3], "b": ["x", None, "z"]}

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dwh_assets.errors import DataError, DwhError, SchemaError, UnsupportedError
-from dwh_assets.iceberg.arrow_types import align, arrow_schema, iceberg_schema, writable_type
+from dwh_assets.iceberg.arrow.types import align, arrow_schema, iceberg_schema, writable_type
 from dwh_assets.iceberg.scan import read, scan
 from dwh_tests.iceberg.conftest import Lake
 

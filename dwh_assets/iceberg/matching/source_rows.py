@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import ConfigurationError, DataError
-from dwh_assets.iceberg.arrow_types import FIELD_ID, align
+from dwh_assets.iceberg.arrow.types import FIELD_ID, align
 from dwh_assets.iceberg.sql import quote_identifier
 
 ROW = "_row"

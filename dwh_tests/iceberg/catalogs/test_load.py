@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 
 from dwh_assets.config import CatalogConfig, IcebergWriterConfig, local_path
 from dwh_assets.errors import ConfigurationError, DwhError, UnavailableError
-from dwh_assets.iceberg.catalogs import ensure_namespace, load_catalog
+from dwh_assets.iceberg.catalogs.load import ensure_namespace, load_catalog
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.iceberg.conftest import Lake, duckdb_rows
 

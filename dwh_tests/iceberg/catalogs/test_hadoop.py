@@ -54,20 +54,20 @@ from dwh_assets.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from dwh_assets.iceberg import hadoop_catalog
-from dwh_assets.iceberg.atomic_put import (
+from dwh_assets.iceberg.catalogs import hadoop as hadoop_catalog
+from dwh_assets.iceberg.catalogs.atomic_put import (
     LocalStore,
     Store,
     checked_warehouse,
     create_exclusively,
     open_store,
 )
-from dwh_assets.iceberg.hadoop_catalog import HadoopCatalog
+from dwh_assets.iceberg.catalogs.hadoop import HadoopCatalog
 from dwh_tests.independent import iceberg_rows
 from dwh_tests.servers.all_servers import servers_required
 from dwh_tests.servers.availability import package
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RACES = int(os.environ.get("DWH_RACES", "5"))
 WRITERS = 8
 FSSPEC = {"py-io-impl": "pyiceberg.io.fsspec.FsspecFileIO"}

@@ -24,9 +24,9 @@ import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 from pyiceberg.typedef import Record
 
-from dwh_assets.iceberg.data_files import FileTarget, OpenDataFile
-from dwh_assets.iceberg.partitioning import sort_columns, split_by_partition
-from dwh_assets.iceberg.spill import Spill
+from dwh_assets.iceberg.files.data_files import FileTarget, OpenDataFile
+from dwh_assets.iceberg.files.partitioning import sort_columns, split_by_partition
+from dwh_assets.iceberg.files.spill import Spill
 
 CHUNK_BYTES = 96 << 20
 BUFFER_BYTES = 256 << 20

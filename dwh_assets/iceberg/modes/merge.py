@@ -18,23 +18,23 @@ from pyiceberg.table import FileScanTask, Table
 
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import DataError
-from dwh_assets.iceberg.arrow_types import align, arrow_schema
-from dwh_assets.iceberg.data_files import FileTarget
-from dwh_assets.iceberg.layout import write_batches
-from dwh_assets.iceberg.live_rows import FILE, POSITION, LiveRows, live_rows
-from dwh_assets.iceberg.matching import (
+from dwh_assets.iceberg.arrow.types import align, arrow_schema
+from dwh_assets.iceberg.files.data_files import FileTarget
+from dwh_assets.iceberg.files.layout import write_batches
+from dwh_assets.iceberg.files.position_deletes import Positions
+from dwh_assets.iceberg.matching.live_rows import FILE, POSITION, LiveRows, live_rows
+from dwh_assets.iceberg.matching.match import (
     by_file,
     candidate_tasks,
     equal_keys_sql,
     internal_schema,
 )
-from dwh_assets.iceberg.merge_clauses import Clause, Clauses
-from dwh_assets.iceberg.modes import Planned, delete_unused
-from dwh_assets.iceberg.position_deletes import Positions
+from dwh_assets.iceberg.matching.source_rows import ROW, SourceRows, repeated
+from dwh_assets.iceberg.modes.merge_clauses import Clause, Clauses
+from dwh_assets.iceberg.modes.plan import Planned, delete_unused
+from dwh_assets.iceberg.modes.upsert import RowRemoval, rows_at
 from dwh_assets.iceberg.scan import planned_files
-from dwh_assets.iceberg.source_rows import ROW, SourceRows, repeated
 from dwh_assets.iceberg.sql import quote_identifier
-from dwh_assets.iceberg.upsert import RowRemoval, rows_at
 
 _FILE_SQL, _POSITION_SQL, _ROW_SQL = (quote_identifier(name) for name in (FILE, POSITION, ROW))
 _PLACE_SQL = f"{_FILE_SQL}, {_POSITION_SQL}"

@@ -1,0 +1,1 @@
+"""Arrow data on its way in: sources, frames, and the types that Iceberg knows."""

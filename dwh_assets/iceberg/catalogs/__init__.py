@@ -1,0 +1,1 @@
+"""Catalogs: load one of five kinds, and the kind of our own that is only files."""

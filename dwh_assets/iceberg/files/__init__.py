@@ -1,0 +1,1 @@
+"""Rows into Parquet files: partitioned, sorted, of the target size; and position deletes."""

@@ -1,0 +1,1 @@
+"""Which live rows do source rows hit, and where do they lie?"""

@@ -1,0 +1,1 @@
+"""What each write mode does to a version of a table."""
