@@ -19,13 +19,14 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Any, cast
 
 from pyiceberg.avro.codecs import AvroCompressionCodec
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import (
+    DEFAULT_READ_VERSION,
     DataFile,
     ManifestContent,
     ManifestEntry,
@@ -74,6 +75,7 @@ from requests.exceptions import Timeout as HttpTimeout
 from sqlalchemy.exc import OperationalError
 
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError
+from dwh_assets.iceberg.files.avro_blocks import ManifestBlocks
 
 RETRY_SECONDS = 300.0
 _FIRST_PAUSE_SECONDS = 0.05
@@ -422,10 +424,10 @@ class _Snapshot:
 
     def _manifest_writer(self, spec: PartitionSpec, content: ManifestContent) -> ManifestWriter:
         output = self._io.new_output(self._new_path(f"{self._uuid}-m{len(self._written)}.avro"))
-        if content == ManifestContent.DELETES:
-            return _DeleteManifestWriter(spec, self._schema, output, self._id, self._compression)
         version = self._metadata.format_version
-        return write_manifest(version, spec, self._schema, output, self._id, self._compression)
+        if version == 1:
+            return write_manifest(version, spec, self._schema, output, self._id, self._compression)
+        return _ManifestWriter(content, spec, self._schema, output, self._id, self._compression)
 
     def _write_manifest_list(self, manifests: list[ManifestFile]) -> str:
         path = self._new_path(f"snap-{self._id}-0-{self._uuid}.avro")
@@ -474,12 +476,26 @@ def _by_spec(files: Iterable[DataFile]) -> dict[int, list[DataFile]]:
     return grouped
 
 
-class _DeleteManifestWriter(ManifestWriterV2):
-    """A manifest of delete files: PyIceberg writes manifests of data files only."""
+class _ManifestWriter(ManifestWriterV2):
+    """A manifest of data files or of delete files, of which PyIceberg writes none, in large blocks."""
+
+    def __init__(self, content: ManifestContent, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._content = content
 
     def content(self) -> ManifestContent:
-        return ManifestContent.DELETES
+        return self._content
+
+    def new_writer(self) -> ManifestBlocks:
+        plain = super().new_writer()
+        return ManifestBlocks(
+            output_file=plain.output_file,
+            file_schema=plain.file_schema,
+            schema_name=plain.schema_name,
+            record_schema=self._with_partition(DEFAULT_READ_VERSION),
+            metadata=plain.metadata,
+        )
 
     @property
     def _meta(self) -> dict[str, str]:
-        return {**super()._meta, "content": "deletes"}
+        return {**super()._meta, "content": "deletes" if self._content == ManifestContent.DELETES else "data"}

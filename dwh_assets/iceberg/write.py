@@ -26,7 +26,7 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError, DataError
-from dwh_assets.iceberg.arrow.sources import as_reader
+from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
 from dwh_assets.iceberg.arrow.types import align
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.commit import Change, Committed, commit
@@ -146,7 +146,9 @@ class IcebergWriter:
             first = written_before(existing, self.config.branch, key)
             if first is not None:
                 return first
-        return self._write(existing, as_reader(data), where=where, summary=summary, key=key)
+        return self._write(
+            existing, as_reader(data), held=in_memory(data), where=where, summary=summary, key=key
+        )
 
     def write_stream(
         self,
@@ -183,6 +185,7 @@ class IcebergWriter:
         table: Table | None,
         reader: pa.RecordBatchReader,
         *,
+        held: bool = False,
         where: str | BooleanExpression | None = None,
         summary: Mapping[str, str] | None = None,
         key: str | None = None,
@@ -191,7 +194,7 @@ class IcebergWriter:
         marked = {**(summary or {}), **({IDEMPOTENCY_KEY: key} if key else {})}
         target = table or self._create(reader.schema)
         try:
-            return _Write(self, target, reader, where, marked, position).run()
+            return _Write(self, target, reader, where, marked, position, held=held).run()
         except CommitUnknownError:
             raise
         except Exception:
@@ -220,6 +223,8 @@ class _Write:
         where: str | BooleanExpression | None,
         summary: dict[str, str],
         position: StreamPosition | None,
+        *,
+        held: bool,
     ) -> None:
         self._started = time.monotonic()
         self._config = writer.config
@@ -236,6 +241,7 @@ class _Write:
         self._required = [name for name, column in self._config.columns.items() if column.required]
         self._rows = 0
         self._reader = reader
+        self._held = held
         self._planned = Planned()
 
     def run(self) -> WriteResult:
@@ -267,7 +273,7 @@ class _Write:
             if self._config.write_mode == "upsert":
                 return Upsert(source, self._target, self._config)
             return Merge(source, self._target, self._config, self._clauses, self._name)
-        files = write_batches(self._target, aligned)
+        files = write_batches(self._target, aligned, held=self._held)
         return (
             Append(self._target, files)
             if self._config.write_mode == "append"

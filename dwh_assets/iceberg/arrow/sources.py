@@ -42,6 +42,13 @@ def as_reader(data: Any) -> pa.RecordBatchReader:
         ) from error
 
 
+def in_memory(data: Any) -> bool:
+    """Tell whether all rows of `data` are in memory already."""
+    if isinstance(data, pa.Table | pa.RecordBatch):
+        return True
+    return type(data).__module__.split(".")[0] in ("pandas", "polars") and hasattr(data, "shape")
+
+
 def _from_library(data: Any) -> pa.RecordBatchReader:
     """Recognise frames by their module, so that no library is imported for the sake of a check."""
     library = type(data).__module__.split(".")[0]

@@ -11,8 +11,10 @@ from itertools import count
 from typing import IO, Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import parquet_path_to_id_mapping
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
@@ -24,6 +26,10 @@ from pyiceberg.utils.properties import property_as_bool, property_as_int
 
 from dwh_assets.iceberg.arrow.types import arrow_schema
 from dwh_assets.iceberg.files.metrics import MetricsPlan
+
+# How many rows tell whether a column repeats, and from which share of distinct values on it hardly does.
+_SAMPLE_ROWS = 4096
+_UNIQUE_SHARE = 0.5
 
 
 @dataclass
@@ -53,6 +59,18 @@ class FileTarget:
         """Which metrics to keep for which column, from the table's metrics properties."""
         return MetricsPlan(self.schema, self.properties)
 
+    def choose_dictionaries(self, rows: pa.Table) -> None:
+        """Look at rows as they will be written: a column that hardly repeats gains nothing by a dictionary.
+
+        It would only cost time, and in small files space: the dictionary holds nearly every value.
+        """
+        sample = rows.slice(0, _SAMPLE_ROWS)
+        if sample.num_rows < _SAMPLE_ROWS:
+            return
+        unique = {name for name in rows.column_names if _hardly_repeats(sample.column(name))}
+        paths = parquet_path_to_id_mapping(self.schema)
+        self.parquet_options["use_dictionary"] = [path for path in paths if path not in unique]
+
     @cached_property
     def parquet_options(self) -> dict[str, Any]:
         """`pyarrow.parquet.ParquetWriter` options from the table's `write.parquet.*` properties."""
@@ -81,6 +99,14 @@ class FileTarget:
         if not self.spec.is_unpartitioned() and with_partition:
             name = f"{self.spec.partition_to_path(partition, self.schema)}/{name}"
         return self.locations.new_data_location(name)
+
+
+def _hardly_repeats(column: pa.ChunkedArray) -> bool:
+    if pa.types.is_nested(column.type):
+        return False
+    if isinstance(column.type, pa.BaseExtensionType):
+        column = column.cast(column.type.storage_type)
+    return bool(pc.count_distinct(column).as_py() > _UNIQUE_SHARE * len(column))
 
 
 def _parquet_options(properties: dict[str, str]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Rows into data files: one for each partition, of the target size, in bounded memory.
 
 A chunk of rows is sorted once by its partition values (and the table's sort order) and cut at the
-boundaries, so the cost does not grow with the number of partitions. The slices wait in memory by
-partition. When they are too many, the partitions that hold most are written, as row groups of files that
-stay open; where there are more partitions than files may stay open, or rows have to be sorted, all that
-waits goes to a temporary file instead, and each partition is written once at the end.
+boundaries, so the cost does not grow with the number of partitions. Where one chunk is all there is, each
+slice is written at once. Otherwise the slices wait in memory by partition. When they are too many, the
+partitions that hold most are written, as row groups of files that stay open; where there are more
+partitions than files may stay open, or rows have to be sorted, all that waits goes to a temporary file
+instead, and each partition is written once at the end.
 """
 
 from __future__ import annotations
@@ -25,12 +26,15 @@ from pyiceberg.manifest import DataFile
 from pyiceberg.typedef import Record
 
 from dwh_assets.iceberg.files.data_files import FileTarget, OpenDataFile
-from dwh_assets.iceberg.files.partitioning import sort_columns, split_by_partition
+from dwh_assets.iceberg.files.gather import Gather
+from dwh_assets.iceberg.files.partitioning import partition_order, sort_columns, split_by_partition
 from dwh_assets.iceberg.files.spill import Spill
 
 CHUNK_BYTES = 96 << 20
+# Rows that memory holds anyway are sorted as one chunk, as long as no text column outgrows its offsets.
+HELD_BYTES = 3 << 29
 BUFFER_BYTES = 256 << 20
-PIECE_BYTES = 32 << 20
+PIECE_BYTES = 64 << 20
 MAX_OPEN_FILES = 200
 PARALLEL_BYTES = 24 << 20
 _THREADS = min(4, os.cpu_count() or 1)
@@ -58,10 +62,11 @@ class _Partition:
 class TableFilesWriter:
     """Lays rows out into data files. Feed it batches, then `close` it; on failure, `abort` it.
 
-    The work is done by a few threads; `write` waits when they fall behind.
+    The work is done by a few threads; `write` waits when they fall behind. `held` says that the batches
+    are slices of rows which stay in memory until the end.
     """
 
-    def __init__(self, target: FileTarget, *, buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(self, target: FileTarget, *, buffer_bytes: int = BUFFER_BYTES, held: bool = False) -> None:
         self._target = target
         self._buffer_bytes = buffer_bytes
         self._chunk: list[pa.RecordBatch] = []
@@ -76,6 +81,8 @@ class TableFilesWriter:
         self._running: set[Future[None]] = set()
         self._sorts = not target.sort_order.is_unsorted
         self._streams = target.spec.is_unpartitioned() and not self._sorts
+        self._chunk_limit = HELD_BYTES if held and not self._streams else CHUNK_BYTES
+        self._is_first = True
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add rows, already in the table's columns (`FileTarget.arrow_schema`)."""
@@ -83,12 +90,12 @@ class TableFilesWriter:
             return
         self._chunk.append(batch)
         self._chunk_bytes += batch.nbytes
-        if self._chunk_bytes >= CHUNK_BYTES:
+        if self._chunk_bytes >= self._chunk_limit:
             self._submit_chunk()
 
     def close(self) -> list[DataFile]:
         """Write what waits and return every data file of this write."""
-        self._submit_chunk()
+        self._submit_chunk(is_last=True)
         self._await(0)
         for key in self._partitions:
             self._submit(self._write_last, key)
@@ -108,16 +115,37 @@ class TableFilesWriter:
             with suppress(OSError):
                 self._target.io.delete(finished.file_path)
 
-    def _submit_chunk(self) -> None:
+    def _submit_chunk(self, *, is_last: bool = False) -> None:
         if not self._chunk:
             return
-        rows = pa.Table.from_batches(self._chunk)
-        self._chunk, self._chunk_bytes = [], 0
-        if not self._streams:
+        batches, self._chunk, self._chunk_bytes = self._chunk, [], 0
+        rows = pa.Table.from_batches(batches)
+        if self._is_first:
+            self._target.choose_dictionaries(rows)
+        if self._streams:
+            for part in _for_each_thread(rows):
+                self._submit(self._write_rows, Record(), part)
+        elif self._is_first and is_last:
+            self._submit_whole(rows, Gather(batches))
+        else:
             self._submit(self._place, rows)
-            return
-        for part in _for_each_thread(rows):
-            self._submit(self._write_rows, Record(), part)
+        self._is_first = False
+
+    def _submit_whole(self, rows: pa.Table, gather: Gather) -> None:
+        """Write all rows that there are: a few partitions at a time are taken out and become files."""
+        found = partition_order(self._target.spec, self._target.schema, self._target.sort_order, rows)
+        piece_rows = max(1, PIECE_BYTES * rows.num_rows // max(rows.nbytes, 1))
+        for spans in _grouped(found.spans(), piece_rows):
+            self._submit(self._write_partitions, gather, found.indices, spans)
+
+    def _write_partitions(
+        self, gather: Gather, indices: pa.Array, spans: list[tuple[Record, int, int]]
+    ) -> None:
+        first, last = spans[0][1], spans[-1][2]
+        ordered = gather.take(indices.slice(first, last - first))
+        for partition, start, end in spans:
+            self._fill_files(partition, ordered.slice(start - first, end - start))
+            self._finish(self._partitions.pop(partition).idle)
 
     def _submit(self, work: Callable[..., None], *arguments: object) -> None:
         self._await(_THREADS)
@@ -228,6 +256,18 @@ class TableFilesWriter:
                 self._finished.append(finished)
 
 
+def _grouped(spans: Iterable[tuple[Record, int, int]], rows: int) -> Iterator[list[tuple[Record, int, int]]]:
+    """Join neighbouring partitions until they have so many rows together."""
+    group: list[tuple[Record, int, int]] = []
+    for span in spans:
+        group.append(span)
+        if span[2] - group[0][1] >= rows:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
 def _pieces(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
     """Join small tables into pieces that make good row groups, without holding much more than one."""
     piece: list[pa.Table] = []
@@ -253,9 +293,14 @@ def _for_each_thread(rows: pa.Table) -> list[pa.Table]:
     return [rows.slice(start, size) for start in range(0, rows.num_rows, size)]
 
 
-def write_batches(target: FileTarget, batches: Iterable[pa.RecordBatch]) -> list[DataFile]:
-    """Write aligned batches as data files; on failure none of them is left behind."""
-    writer = TableFilesWriter(target)
+def write_batches(
+    target: FileTarget, batches: Iterable[pa.RecordBatch], *, held: bool = False
+) -> list[DataFile]:
+    """Write aligned batches as data files; on failure none of them is left behind.
+
+    `held` says that the batches are slices of rows which stay in memory until the end.
+    """
+    writer = TableFilesWriter(target, held=held)
     try:
         for batch in batches:
             writer.write(batch)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.partitioning import PartitionField, PartitionSpec
@@ -55,25 +57,54 @@ def _internal(values: pa.Array) -> pa.Array:
     return values
 
 
-def split_by_partition(
-    spec: PartitionSpec, schema: Schema, order: SortOrder, rows: pa.Table
-) -> Iterator[tuple[Record, pa.Table]]:
-    """Yield each partition's rows once, sorted by `order`; the slices share the sorted chunk's memory."""
+@dataclass(frozen=True)
+class PartitionOrder:
+    """How to put rows in order: `indices` sorts them by partition, and `starts` are where each one begins."""
+
+    indices: pa.Array
+    starts: list[int]
+    partitions: list[Record]
+
+    def spans(self) -> Iterator[tuple[Record, int, int]]:
+        """Yield each partition with the first and the end of its sorted rows."""
+        ends = [*self.starts[1:], len(self.indices)]
+        return zip(self.partitions, self.starts, ends, strict=True)
+
+
+def partition_order(spec: PartitionSpec, schema: Schema, order: SortOrder, rows: pa.Table) -> PartitionOrder:
+    """Sort rows by partition and within it by `order`; the cost does not depend on how many there are."""
     keys = partition_columns(spec, schema, rows)
     columns = {name: array for name, array in keys.items() if not pa.types.is_null(array.type)}
     sort_keys: list[SortKey] = [(name, "ascending", "at_start") for name in columns]
     for key, array in sort_columns(order, schema, rows):
         columns[key[0]] = array
         sort_keys.append(key)
-    if not sort_keys:
-        yield Record(), rows
-        return
-    indices = pc.sort_indices(pa.table(columns), sort_keys=sort_keys)
-    ordered = rows.combine_chunks().take(indices)
+    indices = _sorted_indices(columns, sort_keys, rows.num_rows)
     sorted_keys = [array.take(indices) for array in keys.values()]
     starts = _boundaries(sorted_keys, rows.num_rows)
-    for start, end in zip(starts, [*starts[1:], rows.num_rows], strict=True):
-        yield Record(*(key[start].as_py() for key in sorted_keys)), ordered.slice(start, end - start)
+    partitions = [Record(*(key[start].as_py() for key in sorted_keys)) for start in starts]
+    return PartitionOrder(indices, starts, partitions)
+
+
+def _sorted_indices(columns: dict[str, pa.Array], sort_keys: list[SortKey], rows: int) -> pa.Array:
+    if not sort_keys:
+        return pa.array(np.arange(rows))
+    if len(sort_keys) == 1:
+        # Sorts integers of a small range, such as days, by counting; a table's sort never does.
+        ((_, order, placement),) = sort_keys
+        (column,) = columns.values()
+        return pc.array_sort_indices(column, order=order, null_placement=placement)
+    return pc.sort_indices(pa.table(columns), sort_keys=sort_keys)
+
+
+def split_by_partition(
+    spec: PartitionSpec, schema: Schema, order: SortOrder, rows: pa.Table
+) -> Iterator[tuple[Record, pa.Table]]:
+    """Yield each partition's rows once, sorted by `order`; the slices share the sorted chunk's memory."""
+    found = partition_order(spec, schema, order, rows)
+    ordered = rows.combine_chunks().take(found.indices)
+    for partition, start, end in found.spans():
+        yield partition, ordered.slice(start, end - start)
 
 
 def sort_columns(order: SortOrder, schema: Schema, rows: pa.Table) -> Iterator[tuple[SortKey, pa.Array]]:

@@ -139,6 +139,11 @@ class SourceRows:
         return int((self.connection.execute("SELECT count(*) FROM source").fetchone() or (0,))[0])
 
     @property
+    def in_memory(self) -> bool:
+        """Whether the rows are held in memory, and not spilled to disk."""
+        return self._rows is not None
+
+    @property
     def equality_sql(self) -> str:
         """How keys are compared: nulls only where they may stand for a value."""
         return "IS NOT DISTINCT FROM" if self._nulls_match else "="

@@ -153,6 +153,8 @@ class Upsert:
         if self._files is None or not unchanged.equals(self._without):
             delete_unused(self.target, self._files or [], ())
             self._files = None
-            self._files = write_batches(self.target, self.source.batches(without=unchanged))
+            self._files = write_batches(
+                self.target, self.source.batches(without=unchanged), held=self.source.in_memory
+            )
             self._without = unchanged
         return self._files

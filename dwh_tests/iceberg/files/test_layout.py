@@ -336,10 +336,14 @@ def test_sort_orders_evolve(lake: Lake) -> None:
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks, buffers and open files so small that a few thousand rows make them overflow often."""
     monkeypatch.setattr(layout, "CHUNK_BYTES", 4 << 10)
+    monkeypatch.setattr(layout, "HELD_BYTES", 32 << 10)
+    monkeypatch.setattr(layout, "PIECE_BYTES", 1 << 10)
     monkeypatch.setattr(layout, "MAX_OPEN_FILES", 3)
     writer = layout.TableFilesWriter.__init__
     monkeypatch.setattr(
-        layout.TableFilesWriter, "__init__", lambda self, target: writer(self, target, buffer_bytes=16 << 10)
+        layout.TableFilesWriter,
+        "__init__",
+        lambda self, target, held=False: writer(self, target, buffer_bytes=16 << 10, held=held),
     )
 
 
