@@ -25,6 +25,7 @@ from pyiceberg.table import FileScanTask, Table
 
 from dwh_assets.errors import UnsupportedError
 from dwh_assets.iceberg.arrow.types import arrow_schema
+from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.files.reading import file_batches
 from dwh_assets.iceberg.sql import duckdb_type, quote_identifier
 
@@ -38,13 +39,13 @@ _numbers = count()
 class LiveRows:
     """A query over the live rows of data files, and its parameters.
 
-    It yields the asked columns, `_file` (a key of `files`) and `_position`. Where the files are not read by
-    DuckDB itself, it can be run once only.
+    It yields the asked columns, `_file` (the number of one of `files`) and `_position`. Where the files are
+    not read by DuckDB itself, it can be run once only.
     """
 
     sql: str
     parameters: tuple[Any, ...]
-    files: dict[str, DataFile]
+    files: tuple[DataFile, ...] = ()
 
 
 def live_rows(
@@ -61,9 +62,10 @@ def live_rows(
                 "only Parquet is read.",
                 remedy="Rewrite the table's files as Parquet with another engine.",
             )
-    files = {_key(task.file.file_path): task.file for task in tasks}
-    if all(local_file(path) for path in files) and _finds_columns(table) and _keeps_names(table, schema):
-        query = _local_query(files, schema)
+    files = tuple(task.file for task in tasks)
+    paths = [local_file(file.file_path) for file in files]
+    if all(paths) and _finds_columns(table) and _keeps_names(table, schema):
+        query = _local_query(paths, files, schema)
     else:
         query = _streamed_query(connection, table, files, schema)
     if not any(task.delete_files for task in tasks):
@@ -84,7 +86,7 @@ def local_file(location: str) -> str | None:
 
 
 def _key(location: str) -> str:
-    """Name a file as DuckDB reports it; one that it cannot open itself keeps its location."""
+    """Name a file alike however its location is written; one that is not local keeps it."""
     return local_file(location) or location
 
 
@@ -94,11 +96,11 @@ _FILE_SQL, _POSITION_SQL = quote_identifier(FILE), quote_identifier(POSITION)
 def _finds_columns(table: Table) -> bool:
     """Tell whether DuckDB finds the columns of every file.
 
-    Files without field ids are read by the table's name mapping, and DuckDB numbers no rows of a file that
-    has a column of the name under which it would.
+    Files without field ids are read by the table's name mapping, and DuckDB numbers neither files nor rows
+    that have a column of the name under which it would.
     """
     names = {column.name.lower() for known in table.metadata.schemas for column in known.fields}
-    return table.metadata.name_mapping() is None and "file_row_number" not in names
+    return table.metadata.name_mapping() is None and names.isdisjoint({"file_row_number", "file_index"})
 
 
 def _keeps_names(table: Table, schema: Schema) -> bool:
@@ -116,11 +118,11 @@ def _keeps_names(table: Table, schema: Schema) -> bool:
     return True
 
 
-def _local_query(files: dict[str, DataFile], schema: Schema) -> LiveRows:
+def _local_query(paths: list[str | None], files: tuple[DataFile, ...], schema: Schema) -> LiveRows:
     columns_sql = "".join(f"{quote_identifier(field.name)}, " for field in schema.fields)
     rows_sql = (
-        f"SELECT {columns_sql}filename AS {_FILE_SQL}, file_row_number AS {_POSITION_SQL}"
-        " FROM read_parquet(?, schema=?, filename=true, file_row_number=true)"
+        f"SELECT {columns_sql}file_index::BIGINT AS {_FILE_SQL}, file_row_number AS {_POSITION_SQL}"
+        " FROM read_parquet(?, schema=?, file_row_number=true)"
     )
     by_id = {
         field.field_id: {
@@ -130,29 +132,43 @@ def _local_query(files: dict[str, DataFile], schema: Schema) -> LiveRows:
         }
         for field in schema.fields
     }
-    return LiveRows(rows_sql, (list(files), duckdb.Value(by_id, duckdb.sqltype(_SCHEMA_TYPE))), files)
+    return LiveRows(rows_sql, (paths, duckdb.Value(by_id, duckdb.sqltype(_SCHEMA_TYPE))), files)
 
 
 def _streamed_query(
-    connection: duckdb.DuckDBPyConnection, table: Table, files: dict[str, DataFile], schema: Schema
+    connection: duckdb.DuckDBPyConnection, table: Table, files: tuple[DataFile, ...], schema: Schema
 ) -> LiveRows:
-    target = arrow_schema(schema).append(pa.field(FILE, pa.string())).append(pa.field(POSITION, pa.int64()))
-    batches = (batch for key, file in files.items() for batch in _numbered(table, file, key, schema, target))
+    target = with_place(arrow_schema(schema))
+    batches = (
+        batch for number, file in enumerate(files) for batch in _numbered(table, file, number, schema, target)
+    )
     name = f"stream_{next(_numbers)}"
     connection.register(name, pa.RecordBatchReader.from_batches(target, batches))
     return LiveRows(f"SELECT * FROM {quote_identifier(name)}", (), files)
 
 
 def _numbered(
-    table: Table, file: DataFile, key: str, schema: Schema, target: pa.Schema
+    table: Table, file: DataFile, number: int, schema: Schema, target: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """Read a file's rows, deleted ones too, in order: the n-th row is position n."""
     position = 0
     for batch in file_batches(table.metadata, table.io, file, schema):
         end = position + batch.num_rows
-        where = [pa.repeat(pa.scalar(key, pa.string()), batch.num_rows), pa.array(np.arange(position, end))]
-        yield pa.RecordBatch.from_arrays([*batch.columns, *where], schema=target)
+        yield batch_with_place(batch, number, np.arange(position, end), target)
         position = end
+
+
+def with_place(schema: pa.Schema) -> pa.Schema:
+    """Add the columns that tell a row's file and its position there."""
+    return schema.append(pa.field(FILE, pa.int64())).append(pa.field(POSITION, pa.int64()))
+
+
+def batch_with_place(
+    batch: pa.RecordBatch, file_number: int, positions: Positions, schema: pa.Schema
+) -> pa.RecordBatch:
+    """Add to rows of one file where they stand."""
+    files = pa.repeat(pa.scalar(file_number, pa.int64()), batch.num_rows)
+    return pa.RecordBatch.from_arrays([*batch.columns, files, pa.array(positions)], schema=schema)
 
 
 def _register_deletes(
@@ -161,15 +177,14 @@ def _register_deletes(
     """Load the position deletes of these files into a table; return its name."""
     name = f"deletes_{next(_numbers)}"
     name_sql = quote_identifier(name)
-    connection.execute(f"CREATE TEMP TABLE {name_sql} ({_FILE_SQL} VARCHAR, {_POSITION_SQL} BIGINT)")
+    numbers = {_key(task.file.file_path): number for number, task in enumerate(tasks)}
+    connection.execute(f"CREATE TEMP TABLE {name_sql} ({_FILE_SQL} BIGINT, {_POSITION_SQL} BIGINT)")
     for delete_file in {delete for task in tasks for delete in task.delete_files}:
         with io.new_input(delete_file.file_path).open() as stream:
             deletes = pq.read_table(cast("IO[bytes]", stream), columns=["file_path", "pos"])
-        keys = pc.dictionary_encode(deletes["file_path"].combine_chunks())
-        renamed = pa.DictionaryArray.from_arrays(
-            keys.indices, [_key(path.as_py()) for path in keys.dictionary]
-        )
-        connection.register("arriving", pa.table({FILE: renamed, POSITION: deletes["pos"]}))
-        connection.execute(f"INSERT INTO {name_sql} SELECT * FROM arriving")
+        paths = pc.dictionary_encode(deletes["file_path"].combine_chunks())
+        known = pa.array([numbers.get(_key(path.as_py())) for path in paths.dictionary], pa.int64())
+        connection.register("arriving", pa.table({FILE: known.take(paths.indices), POSITION: deletes["pos"]}))
+        connection.execute(f"INSERT INTO {name_sql} SELECT * FROM arriving WHERE {_FILE_SQL} IS NOT NULL")
         connection.unregister("arriving")
     return name

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import (
     AlwaysTrue,
@@ -35,8 +34,8 @@ from dwh_assets.iceberg.matching.source_rows import ROW, SourceRows, internal_na
 from dwh_assets.iceberg.scan import planned_files
 from dwh_assets.iceberg.sql import quote_identifier
 
-# So few files are read sooner than the source's keys are sorted to rule some of them out.
-_FEW_FILES = 8
+# More rows than any file has.
+_POSITION_BITS = 40
 
 
 @dataclass(frozen=True)
@@ -176,7 +175,7 @@ def differ_sql(schema: Schema, columns: Sequence[str]) -> str:
     return either_sql or "false"
 
 
-def _matches(found: pa.Table, files: dict[str, DataFile]) -> Matches:
+def _matches(found: pa.Table, files: Sequence[DataFile]) -> Matches:
     if not found.num_rows:
         return Matches()
     row_numbers = found[ROW].to_numpy()
@@ -191,23 +190,17 @@ def _matches(found: pa.Table, files: dict[str, DataFile]) -> Matches:
     )
 
 
-def by_file(hit: pa.Table, files: Mapping[str, DataFile]) -> list[tuple[DataFile, Positions]]:
+def by_file(hit: pa.Table, files: Sequence[DataFile]) -> list[tuple[DataFile, Positions]]:
     """Return the positions that stand in a table with the columns `_file` and `_position`, by file."""
     if not hit.num_rows:
         return []
-    encoded = hit[FILE].combine_chunks()
-    if not pa.types.is_dictionary(encoded.type):
-        encoded = pc.dictionary_encode(encoded)
-    if isinstance(encoded, pa.ChunkedArray):
-        encoded = encoded.combine_chunks()
-    file_numbers = encoded.indices.to_numpy().astype(np.int64)
-    positions = hit[POSITION].to_numpy()
-    order = np.lexsort((positions, file_numbers))
-    file_numbers, positions = file_numbers[order], positions[order]
+    # One number for both sorts much faster than two columns do.
+    places = np.sort((hit[FILE].to_numpy() << _POSITION_BITS) | hit[POSITION].to_numpy())
+    file_numbers = places >> _POSITION_BITS
+    positions = places & ((1 << _POSITION_BITS) - 1)
     starts = np.flatnonzero(np.diff(file_numbers, prepend=-1))
-    names = encoded.dictionary.to_pylist()
     return [
-        (files[names[file_numbers[start]]], _distinct(part))
+        (files[file_numbers[start]], _distinct(part))
         for start, part in zip(starts, np.split(positions, starts[1:]), strict=True)
     ]
 

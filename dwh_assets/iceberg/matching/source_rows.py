@@ -15,12 +15,12 @@ from typing import Any, Self
 
 import duckdb
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import ConfigurationError, DataError
 from dwh_assets.iceberg.arrow.types import FIELD_ID, align
+from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.sql import quote_identifier
 
 ROW = "_row"
@@ -73,8 +73,9 @@ class SourceRows:
         self._nulls_match = layout.null_keys == "match"
         matched_by_key = layout.merge is None or layout.merge.on is None
         self._rows: pa.Table | None = None
+        self._sorted: dict[str, Positions] = {}
         folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="dwh-")))
-        self.connection = self._resources.enter_context(duckdb.connect(str(folder / "source.duckdb")))
+        self.connection = self._resources.enter_context(duckdb.connect())
         self.connection.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
         self.connection.execute("SET temp_directory = ?", [str(folder)])
         if any(isinstance(field.type, pa.UuidType) for field in reader.schema):
@@ -136,6 +137,8 @@ class SourceRows:
     @property
     def count(self) -> int:
         """Number of rows."""
+        if self._rows is not None:
+            return int(self._rows.num_rows)
         return int((self.connection.execute("SELECT count(*) FROM source").fetchone() or (0,))[0])
 
     @property
@@ -160,15 +163,33 @@ class SourceRows:
             return None
         return found["low"], found["high"]
 
-    def sorted_values(self, key: str) -> npt.NDArray[np.int64]:
-        """Return the distinct values of an integer key column in order."""
+    def sorted_values(self, key: str) -> Positions:
+        """Return the values of an integer key column in order, without nulls."""
+        if key not in self._sorted:
+            self._sorted[key] = np.sort(self._values(key))
+        return self._sorted[key]
+
+    def _values(self, key: str) -> Positions:
+        if self._rows is not None:
+            return np.asarray(self._rows[key].drop_null().cast(pa.int64()), np.int64)
         key_sql = quote_identifier(self._internal(key))
         values_sql = f"SELECT DISTINCT {key_sql}::BIGINT AS value FROM source WHERE {key_sql} IS NOT NULL"
-        values = self.connection.execute(values_sql).to_arrow_table()["value"].to_numpy()
-        return np.sort(values)
+        return np.asarray(self.connection.execute(values_sql).to_arrow_table()["value"], np.int64)
+
+    def _are_unique(self) -> bool:
+        """Tell by sorting, where there is one integer key, which is quicker than grouping; else be unsure."""
+        if self._rows is None or len(self._keys) != 1:
+            return False
+        (key,) = self._keys
+        if not pa.types.is_integer(self._schema.field(key).type):
+            return False
+        values = self.sorted_values(key)
+        return len(values) == self.count and bool((np.diff(values) != 0).all())
 
     def _require_unique_keys(self) -> None:
         """Raise `DataError` that shows some of the keys which occur more than once."""
+        if self._are_unique():
+            return
         keys_sql = ", ".join(self._keys_sql)
         unique_sql = f"SELECT count(*) FROM (SELECT DISTINCT {keys_sql} FROM source)"
         total, unique = self.count, (self.connection.execute(unique_sql).fetchone() or (0,))[0]
@@ -212,6 +233,7 @@ class SourceRows:
             f"SELECT {row_sql} FROM ({kept_sql}) ORDER BY ALL"
         ).to_arrow_table()[ROW]
         self.connection.unregister("source")
+        self._sorted.clear()
         self._hold(self._rows.take(numbers))
 
     def batches(self, without: pa.Array | None = None) -> Iterator[pa.RecordBatch]:

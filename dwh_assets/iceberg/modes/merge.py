@@ -7,7 +7,7 @@ files in which an update sets some columns and keeps the others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -22,7 +22,14 @@ from dwh_assets.iceberg.arrow.types import align, arrow_schema
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
 from dwh_assets.iceberg.files.position_deletes import Positions
-from dwh_assets.iceberg.matching.live_rows import FILE, POSITION, LiveRows, live_rows
+from dwh_assets.iceberg.matching.live_rows import (
+    FILE,
+    POSITION,
+    LiveRows,
+    batch_with_place,
+    live_rows,
+    with_place,
+)
 from dwh_assets.iceberg.matching.match import (
     by_file,
     candidate_tasks,
@@ -58,7 +65,7 @@ class Merge:
     def __post_init__(self) -> None:
         self._removal = RowRemoval(self.source, self.target, self.layout)
         self._connection = self.source.connection
-        self._live_files: Mapping[str, DataFile] = {}
+        self._live_files: tuple[DataFile, ...] = ()
 
     def plan(self, table: Table, branch: str) -> Planned:
         """Decide on every row against the branch of `table` as it now is, and write what that needs."""
@@ -103,9 +110,9 @@ class Merge:
 
     def _decide(self, table: Table, tasks: Sequence[FileScanTask]) -> None:
         """Fill `decided`: what pairs, and the number of the clause that applies, -1 for none."""
-        live = self._live(table, tasks) if tasks else LiveRows("", (), {})
+        live = self._live(table, tasks) if tasks else LiveRows("", ())
         self._live_files = live.files
-        self._create_decided(list(live.files))
+        self._create_decided()
         if tasks:
             self._decide_matched(live)
             if self.clauses.of("not_matched_by_source"):
@@ -116,14 +123,10 @@ class Merge:
             f" FROM source ANTI JOIN decided ON source.{_ROW_SQL} = decided.{_ROW_SQL} WHERE choice >= 0"
         )
 
-    def _create_decided(self, files: list[str]) -> None:
-        """Make the table. Names of files are long and few: as an enumeration they cost a number each."""
+    def _create_decided(self) -> None:
         self._connection.execute("DROP TABLE IF EXISTS decided")
-        self._connection.execute("DROP TYPE IF EXISTS file_name")
-        self._connection.register("files", pa.table({FILE: pa.array(files or [""], pa.string())}))
-        self._connection.execute(f"CREATE TEMP TYPE file_name AS ENUM (SELECT {_FILE_SQL} FROM files)")
         self._connection.execute(
-            f"CREATE TEMP TABLE decided ({_FILE_SQL} file_name, {_POSITION_SQL} BIGINT, {_ROW_SQL} BIGINT,"
+            f"CREATE TEMP TABLE decided ({_FILE_SQL} BIGINT, {_POSITION_SQL} BIGINT, {_ROW_SQL} BIGINT,"
             " clause INTEGER, differs BOOLEAN)"
         )
 
@@ -140,7 +143,7 @@ class Merge:
             on_sql = self.clauses.on.sql
         self._connection.execute(
             f"INSERT INTO decided SELECT target.{_FILE_SQL}, target.{_POSITION_SQL}, source.{_ROW_SQL},"
-            f" {choice_sql}, {differs_sql} FROM {_named_sql(live.sql)} JOIN source ON {on_sql}",
+            f" {choice_sql}, {differs_sql} FROM ({live.sql}) AS target JOIN source ON {on_sql}",
             live.parameters,
         )
 
@@ -149,7 +152,7 @@ class Merge:
         choice_sql, differs_sql = self.clauses.choice_sql(when), self.clauses.differs_sql(when)
         self._connection.execute(
             f"INSERT INTO decided SELECT target.{_FILE_SQL}, target.{_POSITION_SQL}, NULL,"
-            f" {choice_sql} AS choice, {differs_sql} FROM {_named_sql(live.sql)}"
+            f" {choice_sql} AS choice, {differs_sql} FROM ({live.sql}) AS target"
             f" ANTI JOIN decided ON {_SAME_PLACE_SQL} WHERE choice >= 0",
             live.parameters,
         )
@@ -217,13 +220,11 @@ class Merge:
     def _updated_sql(self, table: Table, clause: Clause) -> str:
         """Return what the rows that a clause updates are made from; only their files are read."""
         schema = internal_schema(self.target.schema, self.target.arrow_schema.names)
-        arrow = (
-            arrow_schema(schema).append(pa.field(FILE, pa.string())).append(pa.field(POSITION, pa.int64()))
-        )
+        arrow = with_place(arrow_schema(schema))
         batches = self._rows_before(table, schema, arrow, self._hits(clause))
         self._connection.register("before", pa.RecordBatchReader.from_batches(arrow, batches))
         return (
-            f"{_named_sql('FROM before')} JOIN decided"
+            f"before AS target JOIN decided"
             f" ON {_SAME_PLACE_SQL} AND decided.clause = {clause.number_sql}"
             f" LEFT JOIN source ON source.{_ROW_SQL} = decided.{_ROW_SQL}"
         )
@@ -231,11 +232,10 @@ class Merge:
     def _rows_before(
         self, table: Table, schema: Schema, arrow: pa.Schema, hits: Sequence[tuple[DataFile, Positions]]
     ) -> Iterator[pa.RecordBatch]:
-        keys = {file.file_path: key for key, file in self._live_files.items()}
+        numbers = {file.file_path: number for number, file in enumerate(self._live_files)}
         for file, positions in hits:
             for rows, places in rows_at(table, file, schema, positions):
-                names = pa.array([keys[file.file_path]] * rows.num_rows, pa.string())
-                yield pa.RecordBatch.from_arrays([*rows.columns, names, pa.array(places)], schema=arrow)
+                yield batch_with_place(rows, numbers[file.file_path], places, arrow)
 
     def _hits(self, clause: Clause | None = None) -> list[tuple[DataFile, Positions]]:
         """Return the rows of the table that go or become others, by one clause where it is given."""
@@ -259,8 +259,3 @@ class Merge:
             rows_deleted=rows["delete"],
             rows_unchanged=rows["unchanged"],
         )
-
-
-def _named_sql(rows_sql: str) -> str:
-    """Return rows of the table as `target`, their files as `decided` has them."""
-    return f"(SELECT * REPLACE ({_FILE_SQL}::file_name AS {_FILE_SQL}) FROM ({rows_sql}) AS live) AS target"

@@ -8,6 +8,8 @@ where copy-on-write is asked for, is written again without them instead.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,8 +119,15 @@ class Upsert:
         """Match the source against the branch of `table` as it now is, and write what that needs."""
         self._removal.clear()
         tasks = self._tasks(table, branch)
-        keys, schema = self.layout.key_columns, self.target.schema
-        matches = match(self.source, table, tasks, schema, keys, compare=self._compared())
+        with self._writing_ahead():
+            matches = match(
+                self.source,
+                table,
+                tasks,
+                self.target.schema,
+                self.layout.key_columns,
+                compare=self._compared(),
+            )
         added = self._write_source(matches.unchanged)
         self._removal.take_out(table, tasks, matches.hits)
         return Planned(
@@ -146,6 +155,17 @@ class Upsert:
         return [
             field.name for field in self.target.schema.fields if field.name not in self.layout.key_columns
         ]
+
+    @contextmanager
+    def _writing_ahead(self) -> Iterator[None]:
+        """Where every row is going to be written, begin with it while the block is looking for matches."""
+        if self.layout.detect_unchanged or not self.source.in_memory:
+            yield
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="source") as thread:
+            written = thread.submit(self._write_source, self._without)
+            yield
+        written.result()
 
     def _write_source(self, unchanged: pa.Array) -> list[DataFile]:
         """Write the rows that are new or differ, unless that was done for the same set of rows already."""
