@@ -47,6 +47,7 @@ from pyiceberg.table.snapshots import (
     Snapshot,
     SnapshotSummaryCollector,
     Summary,
+    UpdateMetrics,
     update_snapshot_summaries,
 )
 from pyiceberg.table.sorting import SortOrder
@@ -76,6 +77,7 @@ from sqlalchemy.exc import OperationalError
 
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError
 from dwh_assets.iceberg.files.avro_blocks import ManifestBlocks
+from dwh_assets.iceberg.versions import branch_start
 
 RETRY_SECONDS = 300.0
 _FIRST_PAUSE_SECONDS = 0.05
@@ -274,8 +276,7 @@ class _Snapshot:
         self.change = self._change = change
         self._branch = branch
         self._branch_head = table.metadata.snapshot_by_name(branch)
-        # A branch that does not exist yet begins at main.
-        self._parent = self._branch_head or table.metadata.current_snapshot()
+        self._parent = branch_start(table.metadata, branch)
         self._id = table.metadata.new_snapshot_id()
         self._uuid = uuid.uuid4()
         self._written: list[str] = []
@@ -455,18 +456,36 @@ class _Snapshot:
         return cast("AvroCompressionCodec", named)
 
     def _summary(self) -> Summary:
-        collector = SnapshotSummaryCollector(
-            int(self._metadata.properties.get(TableProperties.WRITE_PARTITION_SUMMARY_LIMIT, "0"))
-        )
+        counted = Summary(operation=Operation.OVERWRITE, **self._counted(), **self._change.summary)
+        previous = self._parent.summary if self._parent else None
+        with_totals = update_snapshot_summaries(counted, previous.additional_properties if previous else None)
+        return Summary(operation=self._change.operation, **with_totals.additional_properties)
+
+    def _counted(self) -> dict[str, str]:
+        """Count files, rows and bytes, in all and of each changed partition where the table asks for that."""
+        limit = int(self._metadata.properties.get(TableProperties.WRITE_PARTITION_SUMMARY_LIMIT, "0"))
+        if limit == 0:
+            return self._counted_in_all()
+        collector = SnapshotSummaryCollector(limit)
         specs, schema = self._specs, self._schema
         for file in (*self._change.added, *self._change.added_deletes):
             collector.add_file(file, schema, specs[file.spec_id])
         for file in self._change.removed:
             collector.remove_file(file, schema, specs[file.spec_id])
-        counted = Summary(operation=Operation.OVERWRITE, **collector.build(), **self._change.summary)
-        previous = self._parent.summary if self._parent else None
-        with_totals = update_snapshot_summaries(counted, previous.additional_properties if previous else None)
-        return Summary(operation=self._change.operation, **with_totals.additional_properties)
+        return collector.build()
+
+    def _counted_in_all(self) -> dict[str, str]:
+        metrics = UpdateMetrics()
+        added, removed = (*self._change.added, *self._change.added_deletes), self._change.removed
+        for file in added:
+            metrics.add_file(file)
+        for file in removed:
+            metrics.remove_file(file)
+        partitions = {(file.spec_id, file.partition) for file in (*added, *removed) if len(file.partition)}
+        return {
+            **metrics.to_dict(),
+            **({"changed-partition-count": str(len(partitions))} if partitions else {}),
+        }
 
 
 def _by_spec(files: Iterable[DataFile]) -> dict[int, list[DataFile]]:
@@ -487,13 +506,12 @@ class _ManifestWriter(ManifestWriterV2):
         return self._content
 
     def new_writer(self) -> ManifestBlocks:
-        plain = super().new_writer()
         return ManifestBlocks(
-            output_file=plain.output_file,
-            file_schema=plain.file_schema,
-            schema_name=plain.schema_name,
+            output_file=self._output_file,
+            file_schema=self._with_partition(self.version),
+            schema_name="manifest_entry",
             record_schema=self._with_partition(DEFAULT_READ_VERSION),
-            metadata=plain.metadata,
+            metadata=self._meta,
         )
 
     @property

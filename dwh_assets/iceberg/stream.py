@@ -15,7 +15,7 @@ import pyarrow as pa
 from pyiceberg.table import Table
 
 from dwh_assets.errors import ConflictError
-from dwh_assets.iceberg.versions import branch_history
+from dwh_assets.iceberg.versions import branch_history, branch_start
 
 STREAM_PREFIX = "dwh.stream."
 
@@ -64,7 +64,7 @@ def stream_offset(table: Table | None, stream: str, branch: str) -> int:
 
 def stream_offsets(table: Table, branch: str) -> dict[str, str]:
     """Return the summary entries of all streams as the branch's head has them, to be carried forward."""
-    head = table.metadata.snapshot_by_name(branch) or table.metadata.current_snapshot()
+    head = branch_start(table.metadata, branch)
     entries = head.summary.additional_properties if head and head.summary else {}
     return {key: value for key, value in entries.items() if key.startswith(STREAM_PREFIX)}
 

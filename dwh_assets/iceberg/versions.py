@@ -31,3 +31,8 @@ def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
 def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
     """Yield the branch's snapshots from its head backwards, as far as they are kept."""
     return iter(ancestors_of(metadata.snapshot_by_name(branch), metadata))
+
+
+def branch_start(metadata: TableMetadata, branch: str) -> Snapshot | None:
+    """Return the snapshot that a write to the branch builds on: a branch that is not there begins at main."""
+    return metadata.snapshot_by_name(branch) or metadata.current_snapshot()

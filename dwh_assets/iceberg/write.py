@@ -33,7 +33,6 @@ from dwh_assets.iceberg.commit import Change, Committed, commit
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
-from dwh_assets.iceberg.files.reading import live_count
 from dwh_assets.iceberg.filters import filter_expression, matches
 from dwh_assets.iceberg.matching.source_rows import SourceRows
 from dwh_assets.iceberg.modes.merge import Merge
@@ -42,7 +41,7 @@ from dwh_assets.iceberg.modes.merge_clauses import (
     with_condition_columns,
     without_condition_columns,
 )
-from dwh_assets.iceberg.modes.overwrite import Overwrite, deletes_of
+from dwh_assets.iceberg.modes.overwrite import Overwrite
 from dwh_assets.iceberg.modes.plan import (
     ROWS_DELETED,
     ROWS_INSERTED,
@@ -53,7 +52,7 @@ from dwh_assets.iceberg.modes.plan import (
     Planned,
 )
 from dwh_assets.iceberg.modes.upsert import Upsert
-from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.row_counts import TOTAL_ROWS, total_rows
 from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.stream import (
     STREAM_PREFIX,
@@ -64,7 +63,7 @@ from dwh_assets.iceberg.stream import (
     stream_offset,
     stream_offsets,
 )
-from dwh_assets.iceberg.versions import branch_history, logical_snapshot_id
+from dwh_assets.iceberg.versions import branch_history, branch_start, logical_snapshot_id
 
 IDEMPOTENCY_KEY = "dwh.idempotency-key"
 _log = logging.getLogger(__name__)
@@ -341,8 +340,19 @@ class _Write:
             spec=shape.spec,
             sort_order=shape.sort_order,
             properties=new_properties,
-            summary={**self._streams(table), **self._summary, **planned.summary()},
+            summary={
+                **self._streams(table),
+                **self._summary,
+                **planned.summary(),
+                **self._total_rows(table, planned),
+            },
         )
+
+    def _total_rows(self, table: Table, planned: Planned) -> dict[str, str]:
+        before = total_rows(table, branch_start(table.metadata, self._config.branch))
+        if before is None:
+            return {}
+        return {TOTAL_ROWS: str(before + planned.net_rows)}
 
     def _earlier_attempt(self, table: Table) -> WriteResult | None:
         """Another attempt at this very write may land while this one is under way."""
@@ -398,6 +408,7 @@ def result_of(table: Table, snapshot: Snapshot | None, *, made: bool = False) ->
     Unless `made`, only what the table holds at the snapshot is told, not what the snapshot changed.
     """
     summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
+    rows = total_rows(table, snapshot)
 
     def total(key: str) -> int:
         return int(summary.get(key, "0"))
@@ -421,28 +432,11 @@ def result_of(table: Table, snapshot: Snapshot | None, *, made: bool = False) ->
         delete_files_added=change("added-delete-files"),
         bytes_added=change("added-files-size"),
         bytes_removed=change("removed-files-size"),
-        total_rows=total("total-records") - _marked_rows(table, snapshot, total("total-position-deletes")),
+        total_rows=total("total-records") if rows is None else rows,
         total_files=total("total-data-files"),
         total_bytes=total("total-files-size"),
         manifest_list=snapshot.manifest_list if snapshot else None,
         table_location=table.location(),
-    )
-
-
-def _marked_rows(table: Table, snapshot: Snapshot | None, listed: int) -> int:
-    """Count the rows that delete files mark; other engines leave delete files that mark nothing any more.
-
-    A delete file of one data file is taken at its word; one of several is read.
-    """
-    if snapshot is None or not listed:
-        return 0
-    tasks = [t for t in planned_files(table.scan(snapshot_id=snapshot.snapshot_id)) if t.delete_files]
-    own = {task.file.file_path: deletes_of(task) for task in tasks}
-    return sum(
-        sum(file.record_count for file in own[task.file.file_path])
-        if len(own[task.file.file_path]) == len(task.delete_files)
-        else task.file.record_count - live_count(table.metadata, table.io, task)
-        for task in tasks
     )
 
 

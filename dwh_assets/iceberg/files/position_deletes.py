@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-from pyiceberg.table import Table
+from pyiceberg.table import FileScanTask, Table
 
 PATH_ID = 2147483546
 POSITION_ID = 2147483545
@@ -74,3 +74,10 @@ def _write(io: FileIO, data_file: DataFile, positions: Positions, path: str) -> 
     )
     delete_file.spec_id = data_file.spec_id
     return delete_file
+
+
+def deletes_of(task: FileScanTask) -> list[DataFile]:
+    """Return the delete files that concern this data file alone: without it they have no target."""
+    bounds = ((file, file.lower_bounds or {}, file.upper_bounds or {}) for file in task.delete_files)
+    own_path = task.file.file_path.encode()
+    return [file for file, low, high in bounds if low.get(PATH_ID) == high.get(PATH_ID) == own_path]

@@ -1,37 +1,25 @@
 """Which live rows does each source row hit, at which position in which file, and do they differ?
 
-Files that cannot hold a source key are pruned by partition and column bounds before anything is read.
-Of the others only the key columns are read, and the remaining columns where unchanged rows are to be
-recognised. The join runs in DuckDB, which skips row groups by the source's keys and spills to disk.
+Only the key columns are read, and the remaining columns where unchanged rows are to be recognised. The
+join runs in DuckDB, which skips row groups by the source's keys and spills to disk.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyiceberg.conversions import from_bytes
-from pyiceberg.expressions import (
-    AlwaysTrue,
-    And,
-    BooleanExpression,
-    GreaterThanOrEqual,
-    LessThanOrEqual,
-    Reference,
-)
-from pyiceberg.expressions.literals import literal
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
-from pyiceberg.types import DoubleType, FloatType, IcebergType, IntegerType, LongType, NestedField
+from pyiceberg.types import NestedField
 
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.matching.live_rows import FILE, POSITION, live_rows
+from dwh_assets.iceberg.matching.pruning import is_floating
 from dwh_assets.iceberg.matching.source_rows import ROW, SourceRows, internal_name
-from dwh_assets.iceberg.scan import planned_files
 from dwh_assets.iceberg.sql import quote_identifier
 
 # More rows than any file has.
@@ -50,46 +38,10 @@ class Matches:
     matched: int = 0
     unchanged: pa.Array = field(default_factory=lambda: pa.array([], pa.int64()))
 
-
-def candidate_tasks(
-    source: SourceRows, table: Table, keys: Mapping[str, str], snapshot_id: int
-) -> list[FileScanTask]:
-    """Return the data files of a snapshot that may hold a source key, by bounds alone.
-
-    `keys` says which column of the source has to equal which one of the table. Raises `UnsupportedError`
-    for a table with equality deletes.
-    """
-    if not source.count:
-        return []
-    schema = table.schema()
-    known = {ours: theirs for theirs, ours in keys.items() if _prunes(schema, ours)}
-    ranges = {ours: source.key_range(theirs) for ours, theirs in known.items()}
-    bounded = {key: bounds for key, bounds in ranges.items() if bounds is not None}
-    tasks = planned_files(table.scan(row_filter=_between(bounded), snapshot_id=snapshot_id))
-    first = next(
-        (key for key in bounded if isinstance(schema.find_field(key).field_type, IntegerType | LongType)),
-        None,
-    )
-    return tasks if first is None else _holding(tasks, schema, first, source.sorted_values(known[first]))
-
-
-def _prunes(schema: Schema, key: str) -> bool:
-    """Bounds of floating-point columns say nothing of NaN; nested and new columns have none."""
-    column = next((field for field in schema.fields if field.name == key), None)
-    return column is not None and column.field_type.is_primitive and not is_floating(column.field_type)
-
-
-def is_floating(iceberg: IcebergType) -> bool:
-    """Tell whether a column may hold NaN."""
-    return isinstance(iceberg, FloatType | DoubleType)
-
-
-def _between(ranges: dict[str, tuple[Any, Any]]) -> BooleanExpression:
-    expression: BooleanExpression = AlwaysTrue()
-    for key, (low, high) in ranges.items():
-        at_least = GreaterThanOrEqual(term=Reference(key), value=literal(low))
-        expression = And(expression, And(at_least, LessThanOrEqual(term=Reference(key), value=literal(high))))
-    return expression
+    @property
+    def rows_hit(self) -> int:
+        """How many live rows are to go; more than `matched` where a key stands in several of them."""
+        return sum(len(positions) for _, positions in self.hits)
 
 
 def internal_schema(schema: Schema, columns: Collection[str]) -> Schema:
@@ -115,26 +67,6 @@ def equal_keys_sql(source: SourceRows, schema: Schema, keys: Sequence[str]) -> s
         f"{column_sql(field, 'target')} {source.equality_sql} {column_sql(field, 'source')}"
         for field in fields
     )
-
-
-def _holding(tasks: list[FileScanTask], schema: Schema, key: str, values: Positions) -> list[FileScanTask]:
-    """Keep the files between whose bounds at least one of the sorted key values lies."""
-    column = schema.find_field(key)
-
-    def may_hold(file: DataFile) -> bool:
-        low = (file.lower_bounds or {}).get(column.field_id)
-        high = (file.upper_bounds or {}).get(column.field_id)
-        if low is None or high is None:
-            return True
-        lowest, highest = (_integer(bound) for bound in (low, high))
-        return bool(np.searchsorted(values, lowest, "left") < np.searchsorted(values, highest, "right"))
-
-    return [task for task in tasks if may_hold(task.file)]
-
-
-def _integer(bound: bytes) -> int:
-    """Read an integer bound; a file from before a promotion holds four bytes where the column has eight."""
-    return int(from_bytes(IntegerType() if len(bound) == 4 else LongType(), bound))
 
 
 def match(

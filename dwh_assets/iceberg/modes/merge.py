@@ -32,16 +32,17 @@ from dwh_assets.iceberg.matching.live_rows import (
 )
 from dwh_assets.iceberg.matching.match import (
     by_file,
-    candidate_tasks,
     equal_keys_sql,
     internal_schema,
 )
+from dwh_assets.iceberg.matching.pruning import candidate_tasks
 from dwh_assets.iceberg.matching.source_rows import ROW, SourceRows, repeated
 from dwh_assets.iceberg.modes.merge_clauses import Clause, Clauses
 from dwh_assets.iceberg.modes.plan import Planned, delete_unused
 from dwh_assets.iceberg.modes.upsert import RowRemoval, rows_at
 from dwh_assets.iceberg.scan import planned_files
 from dwh_assets.iceberg.sql import quote_identifier
+from dwh_assets.iceberg.versions import branch_start
 
 _FILE_SQL, _POSITION_SQL, _ROW_SQL = (quote_identifier(name) for name in (FILE, POSITION, ROW))
 _PLACE_SQL = f"{_FILE_SQL}, {_POSITION_SQL}"
@@ -83,8 +84,9 @@ class Merge:
                 f"{self.table}: an expression of the merge fails on some row: {str(error).splitlines()[0]}",
                 remedy="Mend the value, or catch it in the expression, for example with TRY_CAST or CASE.",
             ) from error
-        self._removal.take_out(table, tasks, self._hits())
-        return self._planned()
+        hits = self._hits()
+        self._removal.take_out(table, tasks, hits)
+        return self._planned(sum(len(positions) for _, positions in hits))
 
     def discard(self, used: Sequence[DataFile]) -> None:
         """Delete what was written and is not used."""
@@ -92,7 +94,7 @@ class Merge:
         delete_unused(self.target, self._files, used)
 
     def _tasks(self, table: Table, branch: str) -> list[FileScanTask]:
-        head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
+        head = branch_start(table.metadata, branch)
         if head is None:
             return []
         if self.clauses.of("not_matched_by_source"):
@@ -245,7 +247,7 @@ class Merge:
         )
         return by_file(self._connection.execute(hits_sql).to_arrow_table(), self._live_files)
 
-    def _planned(self) -> Planned:
+    def _planned(self, rows_taken: int) -> Planned:
         counts_sql = "SELECT clause, differs, count(*) FROM decided WHERE clause >= 0 GROUP BY ALL"
         rows = dict.fromkeys(("insert", "update", "delete", "unchanged"), 0)
         for number, differs, times in self._connection.execute(counts_sql).fetchall():
@@ -258,4 +260,5 @@ class Merge:
             rows_updated=rows["update"],
             rows_deleted=rows["delete"],
             rows_unchanged=rows["unchanged"],
+            net_rows=sum(file.record_count for file in self._files) - rows_taken,
         )

@@ -14,11 +14,12 @@ from pyiceberg.table.metadata import TableMetadata
 from dwh_assets.iceberg.arrow.types import align
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import TableFilesWriter
-from dwh_assets.iceberg.files.position_deletes import PATH_ID, Positions, write_position_deletes
+from dwh_assets.iceberg.files.position_deletes import Positions, deletes_of, write_position_deletes
 from dwh_assets.iceberg.files.reading import deleted_positions, live_batches, live_count
 from dwh_assets.iceberg.filters import matches
 from dwh_assets.iceberg.modes.plan import Planned, delete_unused
 from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.versions import branch_start
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Overwrite:
             added_deletes=tuple(self._deletes),
             rows_inserted=sum(file.record_count for file in self.files),
             rows_deleted=rows,
+            net_rows=sum(file.record_count for file in self.files) - rows,
         )
 
     def discard(self, used: Sequence[DataFile]) -> None:
@@ -76,7 +78,7 @@ class Overwrite:
         delete_unused(self.target, [*self.files, *rewritten, *self._deletes], used)
 
     def _tasks(self, table: Table, branch: str, where: BooleanExpression) -> list[FileScanTask]:
-        head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
+        head = branch_start(table.metadata, branch)
         if head is None:
             return []
         planned = table.scan(row_filter=where, snapshot_id=head.snapshot_id)
@@ -141,10 +143,3 @@ def _still_deleted(
         positions = deleted_positions(table.io, FileScanTask(task.file, shared))
         if len(positions):
             yield task.file, positions
-
-
-def deletes_of(task: FileScanTask) -> list[DataFile]:
-    """Return the delete files that concern this data file alone: without it they have no target."""
-    bounds = ((file, file.lower_bounds or {}, file.upper_bounds or {}) for file in task.delete_files)
-    own_path = task.file.file_path.encode()
-    return [file for file, low, high in bounds if low.get(PATH_ID) == high.get(PATH_ID) == own_path]

@@ -20,7 +20,7 @@ ROWS_UNCHANGED = "dwh.rows-unchanged"
 
 @dataclass(frozen=True)
 class Planned:
-    """Files that come and go, and what that means for rows."""
+    """Files that come and go, and what that means for rows; `net_rows` is by how many the table grows."""
 
     added: tuple[DataFile, ...] = ()
     removed: tuple[DataFile, ...] = ()
@@ -29,6 +29,7 @@ class Planned:
     rows_updated: int = 0
     rows_deleted: int = 0
     rows_unchanged: int = 0
+    net_rows: int = 0
 
     @property
     def changes_files(self) -> bool:
@@ -68,7 +69,7 @@ class Append:
     def plan(self, table: Table, branch: str) -> Planned:
         """Add every file."""
         rows = sum(file.record_count for file in self.files)
-        return Planned(added=tuple(self.files), rows_inserted=rows)
+        return Planned(added=tuple(self.files), rows_inserted=rows, net_rows=rows)
 
     def discard(self, used: Sequence[DataFile]) -> None:
         """Delete the files unless they are used."""

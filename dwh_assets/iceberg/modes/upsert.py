@@ -21,14 +21,15 @@ from pyiceberg.table import FileScanTask, Table
 from dwh_assets.config import TableLayout
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
-from dwh_assets.iceberg.files.position_deletes import Positions, write_position_deletes
+from dwh_assets.iceberg.files.position_deletes import Positions, deletes_of, write_position_deletes
 from dwh_assets.iceberg.files.reading import file_batches
 from dwh_assets.iceberg.matching.live_rows import POSITION, live_rows
-from dwh_assets.iceberg.matching.match import candidate_tasks, internal_schema, match
+from dwh_assets.iceberg.matching.match import internal_schema, match
+from dwh_assets.iceberg.matching.pruning import candidate_tasks
 from dwh_assets.iceberg.matching.source_rows import SourceRows
-from dwh_assets.iceberg.modes.overwrite import deletes_of
 from dwh_assets.iceberg.modes.plan import Planned, delete_unused
 from dwh_assets.iceberg.sql import quote_identifier
+from dwh_assets.iceberg.versions import branch_start
 
 # A file that would lose more than this share of its rows is written again without them.
 REWRITE_SHARE = 0.5
@@ -137,6 +138,7 @@ class Upsert:
             rows_inserted=self.source.count - matches.matched,
             rows_updated=matches.matched - len(matches.unchanged),
             rows_unchanged=len(matches.unchanged),
+            net_rows=self.source.count - len(matches.unchanged) - matches.rows_hit,
         )
 
     def discard(self, used: Sequence[DataFile]) -> None:
@@ -145,7 +147,7 @@ class Upsert:
         delete_unused(self.target, self._files or [], used)
 
     def _tasks(self, table: Table, branch: str) -> list[FileScanTask]:
-        head = table.metadata.snapshot_by_name(branch) or table.current_snapshot()
+        head = branch_start(table.metadata, branch)
         keys = {key: key for key in self.layout.key_columns}
         return candidate_tasks(self.source, table, keys, head.snapshot_id) if head else []
 

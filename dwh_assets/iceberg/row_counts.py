@@ -1,0 +1,39 @@
+"""How many rows a version of a table holds: files tell it only where no deletes are left over."""
+
+from __future__ import annotations
+
+from pyiceberg.table import FileScanTask, Table
+from pyiceberg.table.snapshots import Snapshot
+
+from dwh_assets.iceberg.files.position_deletes import deletes_of
+from dwh_assets.iceberg.files.reading import live_count
+from dwh_assets.iceberg.scan import planned_files
+
+# Every write of ours keeps the number in its summary, so that the next one need not count.
+TOTAL_ROWS = "dwh.total-rows"
+
+
+def total_rows(table: Table, snapshot: Snapshot | None) -> int | None:
+    """Return the number of live rows; None where equality deletes hide it.
+
+    The snapshot's summary knows it, if we made it or if there are no deletes. Otherwise delete files are
+    looked at: other engines leave some behind that mark nothing any more.
+    """
+    if snapshot is None:
+        return 0
+    summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    if TOTAL_ROWS in summary:
+        return int(summary[TOTAL_ROWS])
+    if int(summary.get("total-equality-deletes", "0")):
+        return None
+    if summary.get("total-position-deletes") == "0" and "total-records" in summary:
+        return int(summary["total-records"])
+    return sum(_live(table, task) for task in planned_files(table.scan(snapshot_id=snapshot.snapshot_id)))
+
+
+def _live(table: Table, task: FileScanTask) -> int:
+    """A delete file of one data file is taken at its word; one of several is read."""
+    own = deletes_of(task)
+    if len(own) < len(task.delete_files):
+        return live_count(table.metadata, table.io, task)
+    return int(task.file.record_count) - sum(file.record_count for file in own)
