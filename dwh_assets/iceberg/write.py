@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
 
@@ -33,6 +34,7 @@ from dwh_assets.iceberg.commit import Change, Committed, commit
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
+from dwh_assets.iceberg.files.partition_set import PartitionSet
 from dwh_assets.iceberg.files.reading import live_count
 from dwh_assets.iceberg.filters import filter_expression, matches
 from dwh_assets.iceberg.matching.source_rows import SourceRows
@@ -128,7 +130,8 @@ class IcebergWriter:
         """Write `data` (see `sources.as_reader` for what may be given) as one snapshot.
 
         In overwrite mode the rows that match `where` (default: all) are replaced by the data, which must
-        match it themselves; no other row is touched. `summary` entries are kept in the snapshot's summary.
+        match it themselves; no other row is touched. It narrows what `overwrite` and `overwrite_where` of
+        the configuration say. `summary` entries are kept in the snapshot's summary.
         A repeat with the same `idempotency_key` writes nothing and returns what the first write did.
         A write that changes nothing makes no snapshot, except for a table that has none yet.
 
@@ -231,7 +234,10 @@ class _Write:
         self._position = position
         self._shape = decide_shape(table.metadata, self._config, self._incoming, self._name)
         self._clauses = compile_clauses(self._config, self._shape.schema, reader.schema, self._name)
-        self._where = filter_expression(self._shape.schema, where, self._name)
+        self._where = And(
+            filter_expression(self._shape.schema, self._config.overwrite_where, self._name),
+            filter_expression(self._shape.schema, where, self._name),
+        )
         self._target = self._file_target()
         self._required = [name for name, column in self._config.columns.items() if column.required]
         self._rows = 0
@@ -268,11 +274,15 @@ class _Write:
                 return Upsert(source, self._target, self._config)
             return Merge(source, self._target, self._config, self._clauses, self._name)
         files = write_batches(self._target, aligned)
-        return (
-            Append(self._target, files)
-            if self._config.write_mode == "append"
-            else Overwrite(self._target, files, self._where)
-        )
+        if self._config.write_mode == "append":
+            return Append(self._target, files)
+        return Overwrite(self._target, files, self._where, self._partitions(files))
+
+    def _partitions(self, files: Sequence[DataFile]) -> PartitionSet | None:
+        """Return the partitions that the data fell into, where just these are to be overwritten."""
+        if self._config.overwrite == "table":
+            return None
+        return PartitionSet(self._target.spec, self._target.schema, (file.partition for file in files))
 
     def _file_target(self) -> FileTarget:
         properties = {**self._table.metadata.properties, **self._config.table_properties}

@@ -66,7 +66,7 @@ def split_by_partition(
         columns[key[0]] = array
         sort_keys.append(key)
     if not sort_keys:
-        yield Record(), rows
+        yield Record(*[None] * len(keys)), rows
         return
     indices = pc.sort_indices(pa.table(columns), sort_keys=sort_keys)
     ordered = rows.combine_chunks().take(indices)

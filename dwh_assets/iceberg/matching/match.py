@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import (
     AlwaysTrue,
     And,
@@ -29,6 +28,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.types import DoubleType, FloatType, IcebergType, IntegerType, LongType, NestedField
 
+from dwh_assets.iceberg.files.metrics import bound_value
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.matching.live_rows import FILE, POSITION, live_rows
 from dwh_assets.iceberg.matching.source_rows import ROW, SourceRows, internal_name
@@ -127,15 +127,10 @@ def _holding(tasks: list[FileScanTask], schema: Schema, key: str, values: Positi
         high = (file.upper_bounds or {}).get(column.field_id)
         if low is None or high is None:
             return True
-        lowest, highest = (_integer(bound) for bound in (low, high))
+        lowest, highest = (bound_value(LongType(), bound) for bound in (low, high))
         return bool(np.searchsorted(values, lowest, "left") < np.searchsorted(values, highest, "right"))
 
     return [task for task in tasks if may_hold(task.file)]
-
-
-def _integer(bound: bytes) -> int:
-    """Read an integer bound; a file from before a promotion holds four bytes where the column has eight."""
-    return int(from_bytes(IntegerType() if len(bound) == 4 else LongType(), bound))
 
 
 def match(
