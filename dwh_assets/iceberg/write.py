@@ -243,6 +243,7 @@ class _Write:
         self._rows = 0
         self._reader = reader
         self._planned = Planned()
+        self._planned_shape = self._shape
 
     def run(self) -> WriteResult:
         with ExitStack() as resources:
@@ -289,7 +290,8 @@ class _Write:
         return FileTarget(
             io=self._table.io,
             locations=self._table.location_provider(),
-            schema=self._shape.schema,
+            schema=self._shape.file_schema,
+            watched=self._shape.relaxable,
             spec=self._shape.spec,
             sort_order=self._shape.sort_order,
             properties=properties,
@@ -326,6 +328,7 @@ class _Write:
             return None
         shape = self._shape_on(table)
         planned = self._planned = mode.plan(table, self._config.branch)
+        shape = self._planned_shape = shape.relaxed(self._target.nulls)
         new_properties = {
             key: value
             for key, value in self._config.table_properties.items()
@@ -379,7 +382,7 @@ class _Write:
             return replace(result_of(self._table, head), rows_unchanged=unchanged)
         return replace(
             result_of(committed.table, committed.snapshot, made=True),
-            schema_changes=self._shape.changes,
+            schema_changes=self._planned_shape.changes,
             attempts=committed.attempts,
             seconds=time.monotonic() - self._started,
         )
