@@ -228,6 +228,18 @@ class Merge(_Declared):
         return given
 
 
+class Stream(_Declared):
+    """How a table is fed from a stream: in micro-batches, each of them one snapshot, written exactly once."""
+
+    name: str = Field(
+        min_length=1, description="The stream's name; the table remembers by it how many rows it holds."
+    )
+    commit_rows: int | None = Field(
+        default=None, ge=1, description="Commit after so many rows; unset: all that comes is one commit."
+    )
+    commit_seconds: float | None = Field(default=None, gt=0, description="Commit after so many seconds.")
+
+
 class TableLayout(_Declared):
     """How one Iceberg table is laid out and written; the part that notebooks and YAML share."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
@@ -31,3 +32,15 @@ def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
 def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
     """Yield the branch's snapshots from its head backwards, as far as they are kept."""
     return iter(ancestors_of(metadata.snapshot_by_name(branch), metadata))
+
+
+def at_branch(table: Table, branch: str) -> Table:
+    """Return the table as readers of a branch see it: the branch's head is its current snapshot.
+
+    A branch that does not exist yet begins as main is, and reads so.
+    """
+    head = table.metadata.snapshot_by_name(branch)
+    if head is None:
+        return table
+    metadata = table.metadata.model_copy(update={"current_snapshot_id": head.snapshot_id})
+    return Table(table.name(), metadata, table.metadata_location, table.io, table.catalog, table.config)

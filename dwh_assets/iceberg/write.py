@@ -15,7 +15,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,7 +23,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.snapshots import Operation
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError, DataError
@@ -35,7 +35,6 @@ from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, dr
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
 from dwh_assets.iceberg.files.partition_set import PartitionSet
-from dwh_assets.iceberg.files.reading import live_count
 from dwh_assets.iceberg.filters import filter_expression, matches
 from dwh_assets.iceberg.matching.source_rows import SourceRows
 from dwh_assets.iceberg.modes.merge import Merge
@@ -44,18 +43,10 @@ from dwh_assets.iceberg.modes.merge_clauses import (
     with_condition_columns,
     without_condition_columns,
 )
-from dwh_assets.iceberg.modes.overwrite import Overwrite, deletes_of
-from dwh_assets.iceberg.modes.plan import (
-    ROWS_DELETED,
-    ROWS_INSERTED,
-    ROWS_UNCHANGED,
-    ROWS_UPDATED,
-    Append,
-    Mode,
-    Planned,
-)
+from dwh_assets.iceberg.modes.overwrite import Overwrite
+from dwh_assets.iceberg.modes.plan import Append, Mode, Planned
 from dwh_assets.iceberg.modes.upsert import Upsert
-from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.results import IDEMPOTENCY_KEY, WriteResult, result_of, written_before
 from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.stream import (
     STREAM_PREFIX,
@@ -66,50 +57,8 @@ from dwh_assets.iceberg.stream import (
     stream_offset,
     stream_offsets,
 )
-from dwh_assets.iceberg.versions import branch_history, logical_snapshot_id
 
-IDEMPOTENCY_KEY = "dwh.idempotency-key"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WriteResult:
-    """What a write did. Ids are None only for a table that has no snapshot on the branch."""
-
-    table: str
-    operation: str
-    snapshot_id: int | None
-    parent_snapshot_id: int | None
-    logical_snapshot_id: int | None
-    rows_written: int
-    rows_inserted: int
-    rows_updated: int
-    rows_deleted: int
-    rows_unchanged: int
-    files_added: int
-    files_removed: int
-    delete_files_added: int
-    bytes_added: int
-    bytes_removed: int
-    total_rows: int
-    total_files: int
-    total_bytes: int
-    manifest_list: str | None
-    table_location: str
-    schema_changes: tuple[str, ...] = ()
-    attempts: int = 0
-    repeated: bool = False
-    seconds: float = 0.0
-
-    @property
-    def files_written(self) -> int:
-        """Data files that this write added; another name for `files_added`."""
-        return self.files_added
-
-    @property
-    def changed(self) -> bool:
-        """Whether this write made a snapshot."""
-        return self.attempts > 0
 
 
 class IcebergWriter:
@@ -162,24 +111,31 @@ class IcebergWriter:
     ) -> StreamResult:
         """Feed the table from a stream of Arrow batches, in micro-batches of so many rows or seconds.
 
-        `source` yields the stream from its beginning (rows that the table has are skipped), or is a function
-        that takes the offset, in rows, to begin at. Each micro-batch is one snapshot and is written exactly
-        once: after a crash, call it again. Without `commit_rows` and `commit_seconds` all is one snapshot.
-        Memory is bounded, whatever the stream's length.
+        `source` holds the stream's rows from its beginning (those that the table has are skipped), or is a
+        function that takes the offset, in rows, to begin at. Each micro-batch is one snapshot and is written
+        exactly once: after a crash, call it again. Without `commit_rows` and `commit_seconds` all is one
+        snapshot; where the columns change, a new one begins. Memory is bounded, whatever the stream's length.
 
-        Raises what `write` raises; `ConflictError` when another writer feeds the same stream.
+        Raises what `write` raises; `ConflictError` when another writer feeds the same stream,
+        `ConfigurationError` for an overwrite: each micro-batch would replace the one before.
         """
+        if self.config.write_mode == "overwrite":
+            raise ConfigurationError(
+                f"{self.config.table}: a stream cannot be written with write_mode overwrite.",
+                remedy="Use append, upsert or merge.",
+            )
         table = find_table(self.catalog, self.config.table)
         offset = began = stream_offset(table, stream, self.config.branch)
+        written = result_of(table, table.metadata.snapshot_by_name(self.config.branch)) if table else None
         commits = 0
-        snapshot_id = None
         for reader in MicroBatches(source, offset, commit_rows, commit_seconds):
             position = StreamPosition(stream, offset)
-            snapshot_id = self._write(table, reader, summary=summary, position=position).snapshot_id
+            result = self._write(table, reader, summary=summary, position=position)
+            written = written.then(result) if written and commits else result
             commits += 1
             table = self.catalog.load_table(self.config.table)
             offset = stream_offset(table, stream, self.config.branch)
-        return StreamResult(stream, offset, offset - began, commits, snapshot_id)
+        return StreamResult(stream, offset, offset - began, commits, written)
 
     def _write(
         self,
@@ -386,71 +342,6 @@ class _Write:
             attempts=committed.attempts,
             seconds=time.monotonic() - self._started,
         )
-
-
-def written_before(table: Table, branch: str, key: str) -> WriteResult | None:
-    """Return what the write with this idempotency key did, if the branch has it.
-
-    Looked for among the branch's own ancestors: a write that was rolled back is not done.
-    """
-    for snapshot in branch_history(table.metadata, branch):
-        if snapshot.summary and snapshot.summary.additional_properties.get(IDEMPOTENCY_KEY) == key:
-            return replace(result_of(table, snapshot, made=True), repeated=True)
-    return None
-
-
-def result_of(table: Table, snapshot: Snapshot | None, *, made: bool = False) -> WriteResult:
-    """Describe a snapshot as the result of the write that made it, from its summary.
-
-    Unless `made`, only what the table holds at the snapshot is told, not what the snapshot changed.
-    """
-    summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
-
-    def total(key: str) -> int:
-        return int(summary.get(key, "0"))
-
-    def change(key: str) -> int:
-        return total(key) if made else 0
-
-    return WriteResult(
-        table=".".join(table.name()),
-        operation=snapshot.summary.operation.value if made and snapshot and snapshot.summary else "none",
-        snapshot_id=snapshot.snapshot_id if snapshot else None,
-        parent_snapshot_id=snapshot.parent_snapshot_id if snapshot else None,
-        logical_snapshot_id=logical_snapshot_id(table.metadata, snapshot) if snapshot else None,
-        rows_written=change(ROWS_INSERTED) + change(ROWS_UPDATED),
-        rows_inserted=change(ROWS_INSERTED),
-        rows_updated=change(ROWS_UPDATED),
-        rows_deleted=change(ROWS_DELETED),
-        rows_unchanged=change(ROWS_UNCHANGED),
-        files_added=change("added-data-files"),
-        files_removed=change("deleted-data-files"),
-        delete_files_added=change("added-delete-files"),
-        bytes_added=change("added-files-size"),
-        bytes_removed=change("removed-files-size"),
-        total_rows=total("total-records") - _marked_rows(table, snapshot, total("total-position-deletes")),
-        total_files=total("total-data-files"),
-        total_bytes=total("total-files-size"),
-        manifest_list=snapshot.manifest_list if snapshot else None,
-        table_location=table.location(),
-    )
-
-
-def _marked_rows(table: Table, snapshot: Snapshot | None, listed: int) -> int:
-    """Count the rows that delete files mark; other engines leave delete files that mark nothing any more.
-
-    A delete file of one data file is taken at its word; one of several is read.
-    """
-    if snapshot is None or not listed:
-        return 0
-    tasks = [t for t in planned_files(table.scan(snapshot_id=snapshot.snapshot_id)) if t.delete_files]
-    own = {task.file.file_path: deletes_of(task) for task in tasks}
-    return sum(
-        sum(file.record_count for file in own[task.file.file_path])
-        if len(own[task.file.file_path]) == len(task.delete_files)
-        else task.file.record_count - live_count(table.metadata, table.io, task)
-        for task in tasks
-    )
 
 
 def _event(result: WriteResult) -> dict[str, Any]:

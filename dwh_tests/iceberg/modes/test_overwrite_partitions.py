@@ -19,7 +19,7 @@ from pyiceberg.types import LongType, StringType
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import DataError
-from dwh_assets.iceberg.write import WriteResult
+from dwh_assets.iceberg.results import WriteResult
 from dwh_tests.iceberg.conftest import Lake, Row, multiset
 
 COLUMNS = pa.schema(

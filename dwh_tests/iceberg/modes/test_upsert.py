@@ -27,7 +27,7 @@ from dwh_assets.iceberg import scan
 from dwh_assets.iceberg.commit import Change, commit
 from dwh_assets.iceberg.matching import source_rows
 from dwh_assets.iceberg.modes import upsert
-from dwh_assets.iceberg.write import WriteResult
+from dwh_assets.iceberg.results import WriteResult
 from dwh_tests.iceberg.conftest import Lake, Row, multiset
 
 UPSERT: dict[str, Any] = {"write_mode": "upsert", "key_columns": ["id"]}
