@@ -2,7 +2,8 @@
 
 from dwh_assets.config import CatalogConfig, IcebergWriterConfig
 from dwh_assets.iceberg.catalogs.load import load_catalog
-from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_assets.iceberg.results import WriteResult
+from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.warehouses.base import SyncResult
 from dwh_assets.warehouses.duckdb import DuckDBWarehouse
 

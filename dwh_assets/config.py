@@ -228,11 +228,32 @@ class Merge(_Declared):
         return given
 
 
+class Stream(_Declared):
+    """How a table is fed from a stream: in micro-batches, each of them one snapshot, written exactly once."""
+
+    name: str = Field(
+        min_length=1, description="The stream's name; the table remembers by it how many rows it holds."
+    )
+    commit_rows: int | None = Field(
+        default=None, ge=1, description="Commit after so many rows; unset: all that comes is one commit."
+    )
+    commit_seconds: float | None = Field(default=None, gt=0, description="Commit after so many seconds.")
+
+
 class TableLayout(_Declared):
     """How one Iceberg table is laid out and written; the part that notebooks and YAML share."""
 
     write_mode: WriteMode = Field(default="append", description="append, overwrite, upsert or merge.")
     key_columns: list[str] = Field(default_factory=list, description="Columns that identify a row.")
+    overwrite: Literal["table", "partitions"] = Field(
+        default="table",
+        description="What write_mode overwrite replaces: the whole table, or every Iceberg partition that a "
+        "row of the data falls into (Spark's dynamic overwrite; a table without partitions is one).",
+    )
+    overwrite_where: str | None = Field(
+        default=None,
+        description="Overwrite only rows that match, e.g. region = 'eu'; the data must match it too.",
+    )
     merge: Merge | None = Field(
         default=None, description="What write_mode merge does: how rows are paired, and ordered clauses."
     )
@@ -279,6 +300,14 @@ class TableLayout(_Declared):
     format_version: Literal[2] = Field(
         default=2, description="Iceberg format version; PyIceberg 0.12 can write version 2 only."
     )
+    branch: str = Field(
+        default="main",
+        min_length=1,
+        description="The branch that is written; one that does not exist yet begins as main is.",
+    )
+    idempotency_key: str | None = Field(
+        default=None, description="A repeat with the same key writes nothing and returns the first result."
+    )
 
 
 class IcebergWriterConfig(TableLayout):
@@ -296,10 +325,6 @@ class IcebergWriterConfig(TableLayout):
         description="uri, warehouse and further properties, when `catalog` is a kind.",
     )
     table: str = Field(description="namespace.table")
-    branch: str = Field(default="main", description="The branch that the write goes to.")
-    idempotency_key: str | None = Field(
-        default=None, description="A repeat with the same key returns the first write's result."
-    )
 
     @field_validator("table")
     @classmethod
@@ -312,6 +337,13 @@ class IcebergWriterConfig(TableLayout):
     def _keys_for_upsert(self) -> Self:
         if self.write_mode == "upsert" and not self.key_columns:
             raise ValueError("write_mode upsert needs key_columns")
+        return self
+
+    @model_validator(mode="after")
+    def _overwrite_for_overwrite(self) -> Self:
+        if self.write_mode != "overwrite" and (self.overwrite != "table" or self.overwrite_where is not None):
+            name = "overwrite" if self.overwrite != "table" else "overwrite_where"
+            raise ValueError(f"{name} says what write_mode: overwrite replaces, not {self.write_mode}")
         return self
 
     @model_validator(mode="after")

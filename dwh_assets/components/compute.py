@@ -1,7 +1,8 @@
 """Find and describe the Python function that computes a table.
 
 Its parameters say what it needs. `partition` is the `PartitionSlice` that the run computes, `previous`
-the table as it is (a PyIceberg `Table`, or None before the first write); every other parameter is an
+the table as it is (a PyIceberg `Table`, or None before the first write), `offset` the number of rows of its
+stream that the table holds; every other parameter is an
 input table, which arrives as the parameter's annotation says. A parameter with a default is an input only
 where the declaration says so.
 """
@@ -18,6 +19,7 @@ from dwh_assets.errors import ConfigurationError
 
 PARTITION = "partition"
 PREVIOUS = "previous"
+OFFSET = "offset"
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -29,6 +31,7 @@ class Computation:
     inputs: dict[str, Any]
     takes_partition: bool
     takes_previous: bool
+    takes_offset: bool
 
 
 def load_computation(path: str, table: str, declared_inputs: Collection[str] = ()) -> Computation:
@@ -58,9 +61,10 @@ def load_computation(path: str, table: str, declared_inputs: Collection[str] = (
     ]
     return Computation(
         function=function,
-        inputs={name: hints.get(name) for name in inputs if name not in (PARTITION, PREVIOUS)},
+        inputs={name: hints.get(name) for name in inputs if name not in (PARTITION, PREVIOUS, OFFSET)},
         takes_partition=PARTITION in parameters,
         takes_previous=PREVIOUS in parameters,
+        takes_offset=OFFSET in parameters,
     )
 
 

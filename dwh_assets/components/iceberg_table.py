@@ -1,11 +1,13 @@
 """The component that turns one YAML document into an Iceberg table, its replicas, checks and job."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 import dagster as dg
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pyiceberg.table import DataScan
+from pyiceberg.catalog import Catalog
+from pyiceberg.table import DataScan, Table
 
 from dwh_assets.components.attributes import (
     Column,
@@ -17,13 +19,16 @@ from dwh_assets.components.attributes import (
     partition_expr,
     partitions_definition,
 )
-from dwh_assets.components.compute import PARTITION, PREVIOUS, Computation, load_computation
+from dwh_assets.components.compute import OFFSET, PARTITION, PREVIOUS, Computation, load_computation
 from dwh_assets.components.declared import DeclaredComponent, declared_at
-from dwh_assets.config import TableLayout
+from dwh_assets.config import Stream, TableLayout
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.declaration import find_table
+from dwh_assets.iceberg.stream import rows_after
+from dwh_assets.iceberg.versions import at_branch
 from dwh_assets.orchestration.checks import key_check, replica_check
-from dwh_assets.orchestration.iceberg_io import failures, writer_config
+from dwh_assets.orchestration.declarations import STREAM, writer_config
+from dwh_assets.orchestration.iceberg_io import failures
 from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
 
 
@@ -35,7 +40,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
     table: str = Field(description="namespace.table; the asset's key is [iceberg, namespace, table].")
     compute: str = Field(
         description="package.module.function that returns rows: Arrow, pandas, polars or a DuckDB relation. "
-        "Parameters: `partition`, `previous`, and one for each input table."
+        "Parameters: `partition`, `previous`, `offset` of a stream, and one for each input table."
     )
     columns: dict[str, Column] = Field(  # type: ignore[assignment]  # only stricter
         default_factory=dict, description=TableLayout.model_fields["columns"].description
@@ -51,6 +56,11 @@ class IcebergTable(DeclaredComponent, TableLayout):
     partitions_per_run: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=1,
         description="How many partitions one run of a backfill computes, as one commit: a number, or all.",
+    )
+    stream: Stream | None = Field(
+        default=None,
+        description="Feed the table from a stream: the function yields Arrow batches, from the row that its "
+        "parameter `offset` says, or all of them where it has none.",
     )
     replicas: list[Replica] = Field(default_factory=list, description="Copies in warehouses.")
     policy: Policy = Field(default_factory=Policy, description="How much history to keep.")
@@ -109,6 +119,18 @@ class IcebergTable(DeclaredComponent, TableLayout):
             raise ValueError(error.message) from None
         return self
 
+    @model_validator(mode="after")
+    def _stream_fits(self) -> Self:
+        """A stream goes on where it was, whatever partition a run is for, and remembers that by itself."""
+        if self.stream is None:
+            return self
+        if self.write_mode == "overwrite":
+            raise ValueError("stream needs write_mode append, upsert or merge, not overwrite")
+        for name in ("partitions", "idempotency_key"):
+            if getattr(self, name):
+                raise ValueError(f"stream goes without {name}")
+        return self
+
     @property
     def key(self) -> dg.AssetKey:
         """The asset key of the Iceberg table."""
@@ -127,6 +149,11 @@ class IcebergTable(DeclaredComponent, TableLayout):
                 raise ConfigurationError(
                     f"{self.table}: {self.compute} takes `partition`, but the table declares no partitions.",
                     remedy="Declare partitions, or drop the parameter.",
+                )
+            if computation.takes_offset and self.stream is None:
+                raise ConfigurationError(
+                    f"{self.table}: {self.compute} takes `offset`, but the table declares no stream.",
+                    remedy="Declare stream, or drop the parameter.",
                 )
         with declared_at(context, self.table, "inputs"):
             self._require_known_inputs(computation)
@@ -168,15 +195,22 @@ class IcebergTable(DeclaredComponent, TableLayout):
             required_resource_keys={"iceberg"},
             pool=f"iceberg/{self.table}",
         )
-        def compute_table(context: dg.AssetExecutionContext, **inputs: Any) -> Any:
+        def compute_table(context: dg.AssetExecutionContext, **inputs: Any) -> dg.Output[Any]:
             with failures(context):
                 if computation.takes_partition:
                     inputs[PARTITION] = _slice(context, self.table)
                 if computation.takes_previous:
-                    inputs[PREVIOUS] = find_table(context.resources.iceberg.catalog, self.table)
-                return computation.function(**inputs)
+                    inputs[PREVIOUS] = self._previous(context.resources.iceberg.catalog)
+                if self.stream is not None:
+                    return dg.Output(partial(_stream_from, computation, inputs))
+                rows = computation.function(**inputs)
+                return rows if isinstance(rows, dg.Output) else dg.Output(rows)
 
         return compute_table
+
+    def _previous(self, catalog: Catalog) -> Table | None:
+        table = find_table(catalog, self.table)
+        return at_branch(table, self.branch) if table else None
 
     def _backfill_policy(self) -> dg.BackfillPolicy | None:
         if not self.partitions:
@@ -201,6 +235,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
         return {
             **plain,
             **({"table_properties": properties} if properties else {}),
+            **({STREAM: self.stream.model_dump(exclude_unset=True)} if self.stream else {}),
             **({"partition_expr": partition_expr(self.partitions)} if self.partitions else {}),
             "table": self.table,
             "dagster/table_name": self.table,
@@ -235,7 +270,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
 
     def _checks(self) -> Iterator[dg.AssetChecksDefinition]:
         if self.key_columns:
-            yield key_check(self.key, self.table, self.key_columns)
+            yield key_check(self.key, self.table, self.key_columns, self.branch)
         for replica in self.replicas:
             yield replica_check(
                 replica_key(replica, self.table),
@@ -269,6 +304,13 @@ def _slice(context: dg.AssetExecutionContext, table: str) -> PartitionSlice:
     definition = context.assets_def.partitions_def
     assert definition is not None  # noqa: S101 - a run with a partition key has a definition
     return partition_slice(definition, context.partition_keys)
+
+
+def _stream_from(computation: Computation, inputs: dict[str, Any], offset: int) -> Any:
+    """Return the stream from a row on; called when it is written, so that the offset is that of the table."""
+    if computation.takes_offset:
+        return computation.function(**inputs, **{OFFSET: offset})
+    return rows_after(computation.function(**inputs), offset)
 
 
 def _ask_dagster(declared: ValidationInfo, **attributes: Any) -> None:

@@ -183,12 +183,20 @@ def _drop_old_metadata(table: Table, base: TableMetadata) -> None:
 
 
 def _require_branch(table: Table, branch: str) -> None:
-    """Refuse to write to a tag: it would become a branch, and no longer name what it was put on."""
+    """Refuse to write to a tag: it would become a branch, and no longer name what it was put on.
+
+    And refuse to begin a table's history on another branch than main.
+    """
     ref = table.metadata.refs.get(branch)
     if ref is not None and ref.snapshot_ref_type != SnapshotRefType.BRANCH:
         raise ConfigurationError(
             f"{'.'.join(table.name())}: {branch!r} is a tag, and a tag is never written to.",
             remedy="Choose another name for the branch.",
+        )
+    if branch != MAIN_BRANCH and not table.metadata.snapshots:  # PyIceberg's catalogs insist on it
+        raise ConfigurationError(
+            f"{'.'.join(table.name())} has no snapshot yet, so the branch {branch!r} cannot begin anywhere.",
+            remedy=f"Write to {MAIN_BRANCH} first; data without rows will do.",
         )
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain, count
 
 import pyarrow as pa
@@ -22,7 +22,7 @@ from pyiceberg.types import DecimalType, FixedType, UUIDType
 from dwh_assets.config import PartitionBy, TableLayout
 from dwh_assets.errors import ConfigurationError, UnsupportedError
 from dwh_assets.iceberg.catalogs.load import answered, ensure_namespace
-from dwh_assets.iceberg.schema_evolution import decide, declare
+from dwh_assets.iceberg.schema_evolution import decide, declare, relaxable, with_optional
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,23 @@ class Shape:
     spec: PartitionSpec
     sort_order: SortOrder
     changes: tuple[str, ...] = ()
+    # Required columns by id, with their paths, that become optional if the data turn out to hold nulls.
+    relaxable: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def file_schema(self) -> Schema:
+        """The columns as data files have them: files are written before all of the data are seen."""
+        return with_optional(self.schema, self.relaxable)
+
+    def relaxed(self, nulls: Collection[int]) -> Shape:
+        """Return the shape for data that hold nulls in these columns, by id."""
+        found = {field_id: path for field_id, path in self.relaxable.items() if field_id in nulls}
+        changes = (*self.changes, *(f"made {'.'.join(path)} optional" for path in found.values()))
+        return replace(self, schema=with_optional(self.schema, found), changes=changes)
 
     def same_files(self, other: Shape) -> bool:
         """Tell whether data files written for the other shape fit this one as they are."""
-        same_columns = other.schema.as_struct() == self.schema.as_struct()
+        same_columns = other.file_schema.as_struct() == self.file_schema.as_struct()
         return same_columns and self.spec == other.spec and self.sort_order == other.sort_order
 
 
@@ -100,7 +113,10 @@ def decide_shape(metadata: TableMetadata, layout: TableLayout, arrow: pa.Schema,
         changes.append(f"partitioned by {_spec_text(spec, decision.schema)}")
     if order.order_id != metadata.default_sort_order_id:
         changes.append("changed the sort order")
-    return Shape(decision.schema, spec, order, tuple(changes))
+    may_relax = relaxable(
+        decision.schema, arrow, layout.schema_evolution, declared=layout.columns, keys=layout.key_columns
+    )
+    return Shape(decision.schema, spec, order, tuple(changes), may_relax)
 
 
 def _evolved_spec(metadata: TableMetadata, layout: TableLayout, schema: Schema, table: str) -> PartitionSpec:

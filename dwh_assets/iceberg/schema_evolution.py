@@ -7,7 +7,7 @@ and the remedy. The rules are Iceberg's own ("Schema Evolution" in the table spe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count
 
@@ -125,6 +125,73 @@ def decide(
         return SchemaDecision(current)
     schema = _schema(fields, current.identifier_field_ids, table)
     return SchemaDecision(schema, tuple(comparison.changes))
+
+
+def relaxable(
+    schema: Schema,
+    incoming: pa.Schema,
+    evolution: SchemaEvolution,
+    *,
+    declared: dict[str, ColumnDeclaration],
+    keys: Collection[str],
+) -> dict[int, tuple[str, ...]]:
+    """Return id and path of each required column that a null in the data may make optional.
+
+    None where evolution is off; never a key, what the declaration says is required, or a column of which
+    the data themselves say that it has no nulls. Fields of structs count as columns; what is inside of a
+    list or map stays as it is.
+    """
+    if not evolution.enabled:
+        return {}
+    identifiers = schema.identifier_field_names()
+    fixed = {*identifiers, *keys, *(name for name, column in declared.items() if column.required)}
+    nullable = set(_nullable_paths(incoming, ()))
+    return {
+        field.field_id: path
+        for path, field in _columns(schema.fields, ())
+        if field.required and path in nullable and not _leads_to(path, fixed)
+    }
+
+
+def with_optional(schema: Schema, columns: Collection[int]) -> Schema:
+    """Return the schema in which these columns, by id, may be null."""
+    fields = _optional(schema.fields, columns)
+    return Schema(*fields, schema_id=schema.schema_id, identifier_field_ids=schema.identifier_field_ids)
+
+
+def _columns(
+    fields: Iterable[NestedField], parent: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], NestedField]]:
+    """Yield the columns and the fields of their structs, each with its path."""
+    for field in fields:
+        path = (*parent, field.name)
+        yield path, field
+        if isinstance(field.field_type, StructType):
+            yield from _columns(field.field_type.fields, path)
+
+
+def _nullable_paths(fields: Iterable[pa.Field], parent: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for field in fields:
+        path = (*parent, field.name)
+        if field.nullable:
+            yield path
+        if pa.types.is_struct(field.type):
+            yield from _nullable_paths(field.type, path)
+
+
+def _leads_to(path: tuple[str, ...], columns: Collection[str]) -> bool:
+    """Tell whether one of the columns is this one, or a field somewhere inside of it."""
+    name = ".".join(path)
+    return any(column == name or column.startswith(f"{name}.") for column in columns)
+
+
+def _optional(fields: Iterable[NestedField], columns: Collection[int]) -> Iterator[NestedField]:
+    for field in fields:
+        inner = field.field_type
+        if isinstance(inner, StructType):
+            inner = StructType(*_optional(inner.fields, columns))
+        required = field.required and field.field_id not in columns
+        yield field.model_copy(update={"required": required, "field_type": inner})
 
 
 class _Comparison:

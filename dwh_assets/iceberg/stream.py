@@ -8,18 +8,22 @@ the expiry of snapshots forgets it; and it belongs to the branch, so that a roll
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 from pyiceberg.table import Table
 
 from dwh_assets.errors import ConflictError
+from dwh_assets.iceberg.arrow.sources import as_batches
+from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.versions import branch_history, branch_start
 
 STREAM_PREFIX = "dwh.stream."
 
-Source = Iterable[pa.RecordBatch] | Callable[[int], Iterable[pa.RecordBatch]]
+# Anything that holds rows (see `arrow.sources`), or a function from an offset to such.
+Source = Any | Callable[[int], Any]
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,21 @@ class StreamPosition:
 
 @dataclass(frozen=True)
 class StreamResult:
-    """What feeding a stream did: rows and commits of this call, and the offset that the table now has."""
+    """What feeding a stream did: rows and commits of this call, and the offset that the table now has.
+
+    `written` tells of all its commits as of one write; None where there is no table yet, and no row came.
+    """
 
     stream: str
     offset: int
     rows: int
     commits: int
-    snapshot_id: int | None
+    written: WriteResult | None = None
+
+    @property
+    def snapshot_id(self) -> int | None:
+        """The snapshot that the branch now stands at."""
+        return self.written.snapshot_id if self.written else None
 
 
 def stream_offset(table: Table | None, stream: str, branch: str) -> int:
@@ -70,14 +82,13 @@ def stream_offsets(table: Table, branch: str) -> dict[str, str]:
 
 
 class MicroBatches:
-    """Cuts a stream into readers, each of which ends after so many rows or seconds.
+    """Cuts a stream into readers, each of which ends after so many rows or seconds, or where columns change.
 
     Nothing is held back: a batch goes on as it comes, cut where a micro-batch ends.
     """
 
     def __init__(self, source: Source, offset: int, rows: int | None, seconds: float | None) -> None:
-        batches = source(offset) if callable(source) else _after(iter(source), offset)
-        self._batches = iter(batches)
+        self._batches = as_batches(source(offset)) if callable(source) else rows_after(source, offset)
         self._rows = rows
         self._seconds = seconds
         self._rest: pa.RecordBatch | None = None
@@ -99,6 +110,9 @@ class MicroBatches:
         left = self._rows
         batch: pa.RecordBatch | None = first
         while batch is not None:
+            if not batch.schema.equals(first.schema):
+                self._rest = batch
+                return
             if left is not None and batch.num_rows > left:
                 self._rest = batch.slice(left)
                 batch = batch.slice(0, left)
@@ -109,9 +123,9 @@ class MicroBatches:
             batch = self._next()
 
 
-def _after(batches: Iterator[pa.RecordBatch], offset: int) -> Iterator[pa.RecordBatch]:
-    """Skip the rows that were written before."""
-    for batch in batches:
+def rows_after(source: Any, offset: int) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of a stream that is given from its beginning, without the first `offset`."""
+    for batch in as_batches(source):
         if offset >= batch.num_rows:
             offset -= batch.num_rows
             continue

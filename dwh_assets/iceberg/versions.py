@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
@@ -36,3 +37,15 @@ def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
 def branch_start(metadata: TableMetadata, branch: str) -> Snapshot | None:
     """Return the snapshot that a write to the branch builds on: a branch that is not there begins at main."""
     return metadata.snapshot_by_name(branch) or metadata.current_snapshot()
+
+
+def at_branch(table: Table, branch: str) -> Table:
+    """Return the table as readers of a branch see it: the branch's head is its current snapshot.
+
+    A branch that does not exist yet begins as main is, and reads so.
+    """
+    head = table.metadata.snapshot_by_name(branch)
+    if head is None:
+        return table
+    metadata = table.metadata.model_copy(update={"current_snapshot_id": head.snapshot_id})
+    return Table(table.name(), metadata, table.metadata_location, table.io, table.catalog, table.config)

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression
+from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Operation, Snapshot
+from pyiceberg.table.snapshots import Operation
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError, DataError
@@ -33,6 +34,7 @@ from dwh_assets.iceberg.commit import Change, Committed, commit
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
+from dwh_assets.iceberg.files.partition_set import PartitionSet
 from dwh_assets.iceberg.filters import filter_expression, matches
 from dwh_assets.iceberg.matching.source_rows import SourceRows
 from dwh_assets.iceberg.modes.merge import Merge
@@ -42,16 +44,9 @@ from dwh_assets.iceberg.modes.merge_clauses import (
     without_condition_columns,
 )
 from dwh_assets.iceberg.modes.overwrite import Overwrite
-from dwh_assets.iceberg.modes.plan import (
-    ROWS_DELETED,
-    ROWS_INSERTED,
-    ROWS_UNCHANGED,
-    ROWS_UPDATED,
-    Append,
-    Mode,
-    Planned,
-)
+from dwh_assets.iceberg.modes.plan import Append, Mode, Planned
 from dwh_assets.iceberg.modes.upsert import Upsert
+from dwh_assets.iceberg.results import IDEMPOTENCY_KEY, WriteResult, result_of, written_before
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS, total_rows
 from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.stream import (
@@ -63,50 +58,9 @@ from dwh_assets.iceberg.stream import (
     stream_offset,
     stream_offsets,
 )
-from dwh_assets.iceberg.versions import branch_history, branch_start, logical_snapshot_id
+from dwh_assets.iceberg.versions import branch_start
 
-IDEMPOTENCY_KEY = "dwh.idempotency-key"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class WriteResult:
-    """What a write did. Ids are None only for a table that has no snapshot on the branch."""
-
-    table: str
-    operation: str
-    snapshot_id: int | None
-    parent_snapshot_id: int | None
-    logical_snapshot_id: int | None
-    rows_written: int
-    rows_inserted: int
-    rows_updated: int
-    rows_deleted: int
-    rows_unchanged: int
-    files_added: int
-    files_removed: int
-    delete_files_added: int
-    bytes_added: int
-    bytes_removed: int
-    total_rows: int
-    total_files: int
-    total_bytes: int
-    manifest_list: str | None
-    table_location: str
-    schema_changes: tuple[str, ...] = ()
-    attempts: int = 0
-    repeated: bool = False
-    seconds: float = 0.0
-
-    @property
-    def files_written(self) -> int:
-        """Data files that this write added; another name for `files_added`."""
-        return self.files_added
-
-    @property
-    def changed(self) -> bool:
-        """Whether this write made a snapshot."""
-        return self.attempts > 0
 
 
 class IcebergWriter:
@@ -127,7 +81,8 @@ class IcebergWriter:
         """Write `data` (see `sources.as_reader` for what may be given) as one snapshot.
 
         In overwrite mode the rows that match `where` (default: all) are replaced by the data, which must
-        match it themselves; no other row is touched. `summary` entries are kept in the snapshot's summary.
+        match it themselves; no other row is touched. It narrows what `overwrite` and `overwrite_where` of
+        the configuration say. `summary` entries are kept in the snapshot's summary.
         A repeat with the same `idempotency_key` writes nothing and returns what the first write did.
         A write that changes nothing makes no snapshot, except for a table that has none yet.
 
@@ -160,24 +115,31 @@ class IcebergWriter:
     ) -> StreamResult:
         """Feed the table from a stream of Arrow batches, in micro-batches of so many rows or seconds.
 
-        `source` yields the stream from its beginning (rows that the table has are skipped), or is a function
-        that takes the offset, in rows, to begin at. Each micro-batch is one snapshot and is written exactly
-        once: after a crash, call it again. Without `commit_rows` and `commit_seconds` all is one snapshot.
-        Memory is bounded, whatever the stream's length.
+        `source` holds the stream's rows from its beginning (those that the table has are skipped), or is a
+        function that takes the offset, in rows, to begin at. Each micro-batch is one snapshot and is written
+        exactly once: after a crash, call it again. Without `commit_rows` and `commit_seconds` all is one
+        snapshot; where the columns change, a new one begins. Memory is bounded, whatever the stream's length.
 
-        Raises what `write` raises; `ConflictError` when another writer feeds the same stream.
+        Raises what `write` raises; `ConflictError` when another writer feeds the same stream,
+        `ConfigurationError` for an overwrite: each micro-batch would replace the one before.
         """
+        if self.config.write_mode == "overwrite":
+            raise ConfigurationError(
+                f"{self.config.table}: a stream cannot be written with write_mode overwrite.",
+                remedy="Use append, upsert or merge.",
+            )
         table = find_table(self.catalog, self.config.table)
         offset = began = stream_offset(table, stream, self.config.branch)
+        written = result_of(table, table.metadata.snapshot_by_name(self.config.branch)) if table else None
         commits = 0
-        snapshot_id = None
         for reader in MicroBatches(source, offset, commit_rows, commit_seconds):
             position = StreamPosition(stream, offset)
-            snapshot_id = self._write(table, reader, summary=summary, position=position).snapshot_id
+            result = self._write(table, reader, summary=summary, position=position)
+            written = written.then(result) if written and commits else result
             commits += 1
             table = self.catalog.load_table(self.config.table)
             offset = stream_offset(table, stream, self.config.branch)
-        return StreamResult(stream, offset, offset - began, commits, snapshot_id)
+        return StreamResult(stream, offset, offset - began, commits, written)
 
     def _write(
         self,
@@ -235,13 +197,17 @@ class _Write:
         self._position = position
         self._shape = decide_shape(table.metadata, self._config, self._incoming, self._name)
         self._clauses = compile_clauses(self._config, self._shape.schema, reader.schema, self._name)
-        self._where = filter_expression(self._shape.schema, where, self._name)
+        self._where = And(
+            filter_expression(self._shape.schema, self._config.overwrite_where, self._name),
+            filter_expression(self._shape.schema, where, self._name),
+        )
         self._target = self._file_target()
         self._required = [name for name, column in self._config.columns.items() if column.required]
         self._rows = 0
         self._reader = reader
         self._held = held
         self._planned = Planned()
+        self._planned_shape = self._shape
 
     def run(self) -> WriteResult:
         with ExitStack() as resources:
@@ -273,18 +239,23 @@ class _Write:
                 return Upsert(source, self._target, self._config)
             return Merge(source, self._target, self._config, self._clauses, self._name)
         files = write_batches(self._target, aligned, held=self._held)
-        return (
-            Append(self._target, files)
-            if self._config.write_mode == "append"
-            else Overwrite(self._target, files, self._where)
-        )
+        if self._config.write_mode == "append":
+            return Append(self._target, files)
+        return Overwrite(self._target, files, self._where, self._partitions(files))
+
+    def _partitions(self, files: Sequence[DataFile]) -> PartitionSet | None:
+        """Return the partitions that the data fell into, where just these are to be overwritten."""
+        if self._config.overwrite == "table":
+            return None
+        return PartitionSet(self._target.spec, self._target.schema, (file.partition for file in files))
 
     def _file_target(self) -> FileTarget:
         properties = {**self._table.metadata.properties, **self._config.table_properties}
         return FileTarget(
             io=self._table.io,
             locations=self._table.location_provider(),
-            schema=self._shape.schema,
+            schema=self._shape.file_schema,
+            watched=self._shape.relaxable,
             spec=self._shape.spec,
             sort_order=self._shape.sort_order,
             properties=properties,
@@ -321,6 +292,7 @@ class _Write:
             return None
         shape = self._shape_on(table)
         planned = self._planned = mode.plan(table, self._config.branch)
+        shape = self._planned_shape = shape.relaxed(self._target.nulls)
         new_properties = {
             key: value
             for key, value in self._config.table_properties.items()
@@ -385,59 +357,10 @@ class _Write:
             return replace(result_of(self._table, head), rows_unchanged=unchanged)
         return replace(
             result_of(committed.table, committed.snapshot, made=True),
-            schema_changes=self._shape.changes,
+            schema_changes=self._planned_shape.changes,
             attempts=committed.attempts,
             seconds=time.monotonic() - self._started,
         )
-
-
-def written_before(table: Table, branch: str, key: str) -> WriteResult | None:
-    """Return what the write with this idempotency key did, if the branch has it.
-
-    Looked for among the branch's own ancestors: a write that was rolled back is not done.
-    """
-    for snapshot in branch_history(table.metadata, branch):
-        if snapshot.summary and snapshot.summary.additional_properties.get(IDEMPOTENCY_KEY) == key:
-            return replace(result_of(table, snapshot, made=True), repeated=True)
-    return None
-
-
-def result_of(table: Table, snapshot: Snapshot | None, *, made: bool = False) -> WriteResult:
-    """Describe a snapshot as the result of the write that made it, from its summary.
-
-    Unless `made`, only what the table holds at the snapshot is told, not what the snapshot changed.
-    """
-    summary = snapshot.summary.additional_properties if snapshot and snapshot.summary else {}
-    rows = total_rows(table, snapshot)
-
-    def total(key: str) -> int:
-        return int(summary.get(key, "0"))
-
-    def change(key: str) -> int:
-        return total(key) if made else 0
-
-    return WriteResult(
-        table=".".join(table.name()),
-        operation=snapshot.summary.operation.value if made and snapshot and snapshot.summary else "none",
-        snapshot_id=snapshot.snapshot_id if snapshot else None,
-        parent_snapshot_id=snapshot.parent_snapshot_id if snapshot else None,
-        logical_snapshot_id=logical_snapshot_id(table.metadata, snapshot) if snapshot else None,
-        rows_written=change(ROWS_INSERTED) + change(ROWS_UPDATED),
-        rows_inserted=change(ROWS_INSERTED),
-        rows_updated=change(ROWS_UPDATED),
-        rows_deleted=change(ROWS_DELETED),
-        rows_unchanged=change(ROWS_UNCHANGED),
-        files_added=change("added-data-files"),
-        files_removed=change("deleted-data-files"),
-        delete_files_added=change("added-delete-files"),
-        bytes_added=change("added-files-size"),
-        bytes_removed=change("removed-files-size"),
-        total_rows=total("total-records") if rows is None else rows,
-        total_files=total("total-data-files"),
-        total_bytes=total("total-files-size"),
-        manifest_list=snapshot.manifest_list if snapshot else None,
-        table_location=table.location(),
-    )
 
 
 def _event(result: WriteResult) -> dict[str, Any]:

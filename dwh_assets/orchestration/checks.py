@@ -4,12 +4,16 @@ from typing import Any
 
 import dagster as dg
 import duckdb
+from pyiceberg.table.refs import MAIN_BRANCH
 
-from dwh_assets.iceberg.scan import scan
+from dwh_assets.iceberg.scan import read, scan
 from dwh_assets.iceberg.sql import quote_identifier
+from dwh_assets.iceberg.versions import at_branch
 
 
-def key_check(asset: dg.AssetKey, table: str, key_columns: list[str]) -> dg.AssetChecksDefinition:
+def key_check(
+    asset: dg.AssetKey, table: str, key_columns: list[str], branch: str = MAIN_BRANCH
+) -> dg.AssetChecksDefinition:
     """Return a check that the key columns identify each row of the table; only they are read."""
 
     @dg.asset_check(
@@ -19,8 +23,8 @@ def key_check(asset: dg.AssetKey, table: str, key_columns: list[str]) -> dg.Asse
         required_resource_keys={"iceberg"},
     )
     def key_is_unique(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        loaded = context.resources.iceberg.load_table(table)
-        rows = scan(loaded, columns=key_columns).to_arrow_batch_reader()
+        loaded = at_branch(context.resources.iceberg.load_table(table), branch)
+        rows = read(scan(loaded, columns=key_columns))
         total, repeated, sample = _repeated_keys(rows, key_columns)
         snapshot = loaded.current_snapshot()
         return dg.AssetCheckResult(

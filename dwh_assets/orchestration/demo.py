@@ -134,8 +134,8 @@ class Demo:
 
     def _show(self, seconds: float) -> None:
         table = RichTable(
-            "Asset", "Operation", "Rows in", "Rows out", "Rows now", "Files", "Bytes", "Snapshot", "Seconds",
-            "Checks", title="The lakehouse",
+            "Asset", "Operation", "Rows in", "Updated", "Rows out", "Rows now", "Files", "Bytes", "Snapshot",
+            "Seconds", "Checks", title="The lakehouse",
         )  # fmt: skip
         for key, metadata in _last_materializations(self._events).items():
             table.add_row(*_row(key, metadata, self._checks_of(key)))
@@ -230,8 +230,9 @@ def _row(key: dg.AssetKey, metadata: dict[str, Any], checks: str) -> list[str]:
 
     return [
         key.to_user_string(),
-        str(metadata.get("dwh/operation", "")),
+        _operation(metadata),
         number("dwh/rows_added"),
+        number("dwh/rows_updated"),
         number("dwh/rows_removed"),
         number("dagster/row_count"),
         number("dwh/files_added"),
@@ -240,6 +241,12 @@ def _row(key: dg.AssetKey, metadata: dict[str, Any], checks: str) -> list[str]:
         f"{metadata.get('dwh/seconds', 0):.1f}",
         checks,
     ]
+
+
+def _operation(metadata: Mapping[str, Any]) -> str:
+    """Name the write mode: to Iceberg, the first write of an overwrite or upsert is an append."""
+    operation = str(metadata.get("dwh/operation", ""))
+    return operation if operation == "none" else str(metadata.get("dwh/write_mode", operation))
 
 
 def _wide_console() -> Console:

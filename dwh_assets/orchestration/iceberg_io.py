@@ -1,59 +1,39 @@
 """The IO manager that materializes Iceberg tables and reads them at a known version."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-from pydantic import PrivateAttr, ValidationError
-from pyiceberg.catalog import Catalog
+from pydantic import PrivateAttr
 from pyiceberg.expressions import AlwaysFalse, And, BooleanExpression
 from pyiceberg.schema import Schema
 from pyiceberg.table import DataScan, Table
+from pyiceberg.table.refs import MAIN_BRANCH
 
-from dwh_assets.config import IcebergWriterConfig, TableLayout
-from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError, TransientError
+from dwh_assets.config import IcebergWriterConfig, Stream
+from dwh_assets.errors import ConfigurationError, DataError, DwhError, NotFoundError, TransientError
 from dwh_assets.iceberg.arrow.frames import read_as
 from dwh_assets.iceberg.arrow.sources import as_reader
 from dwh_assets.iceberg.declaration import decide_shape, find_table
 from dwh_assets.iceberg.filters import filter_expression
+from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.scan import scan
 from dwh_assets.iceberg.schema_evolution import declare
-from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_assets.iceberg.versions import at_branch
+from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration import step
-from dwh_assets.orchestration.declarations import first_mistake
-from dwh_assets.orchestration.metadata import version_metadata, write_metadata
+from dwh_assets.orchestration.declarations import (
+    as_run_decided,
+    stream_declaration,
+    table_name,
+    writer_config,
+)
+from dwh_assets.orchestration.metadata import stream_metadata, version_metadata, write_metadata
 from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
 from dwh_assets.orchestration.resources import IcebergCatalogResource
-
-
-def table_name(asset_key: dg.AssetKey, metadata: Mapping[str, Any]) -> str:
-    """Return `namespace.table`: the metadata entry `table`, else the asset key without its first part.
-
-    Raises `ConfigurationError` when that leaves no namespace.
-    """
-    entry = metadata.get("table")
-    name = str(entry) if entry else ".".join(asset_key.path[1:])
-    if "." not in name:
-        raise ConfigurationError(
-            f"The asset {asset_key.to_user_string()} does not say which Iceberg table it is.",
-            remedy="Give it the key [iceberg, namespace, table], or the metadata entry table.",
-        )
-    return name
-
-
-def writer_config(table: str, metadata: Mapping[str, Any]) -> IcebergWriterConfig:
-    """Return how to write a table whose layout an asset's metadata declare, an entry for each attribute.
-
-    Raises `ConfigurationError` that names the attribute, what was found and what is expected.
-    """
-    declared = {name: metadata[name] for name in TableLayout.model_fields if name in metadata}
-    try:
-        return IcebergWriterConfig.model_validate({**declared, "table": table})
-    except ValidationError as error:
-        raise ConfigurationError(f"{table}: {first_mistake(error)}.") from None
 
 
 class IcebergIOManager(dg.ConfigurableIOManager):
@@ -61,8 +41,11 @@ class IcebergIOManager(dg.ConfigurableIOManager):
 
     An output may be an Arrow table or reader, a pandas or polars frame, a DuckDB relation or a PyIceberg
     scan; an input arrives as its annotation says (see `iceberg.arrow.frames`). The asset's metadata
-    hold the attributes of `TableLayout`, and `partition_expr`, the column that its partitions are.
-    Input metadata may name `columns`, and `where`, a row filter.
+    hold the attributes of `TableLayout`, `partition_expr`, the column that its partitions are, and
+    `stream`, the attributes of `Stream`: the output then is the whole stream, or a function of the row to
+    begin at. The metadata that a run gives its output may decide what `declarations.AT_RUN_TIME` names.
+    An input is read at the branch that its asset declares. Input metadata may name `columns`, and `where`,
+    a row filter.
     """
 
     iceberg: dg.ResourceDependency[IcebergCatalogResource]
@@ -81,20 +64,47 @@ class IcebergIOManager(dg.ConfigurableIOManager):
 
     def _write(self, context: dg.OutputContext, obj: Any) -> None:
         name = table_name(context.asset_key, context.definition_metadata)
-        config = writer_config(name, context.definition_metadata)
+        metadata = as_run_decided(name, context.definition_metadata, context.output_metadata)
+        writer = IcebergWriter(writer_config(name, metadata), catalog=self.iceberg.catalog)
+        stream = stream_declaration(name, metadata)
         keys = step.output_partition_keys(context)
-        catalog = self.iceberg.catalog
+        if stream is not None:
+            self._feed(context, writer, stream, obj)
+            return
         reader = as_reader(obj)
         where = None
         if keys is not None:
-            where = _partition_filter(context, keys, _schema(catalog, config, reader.schema), name)
-        result = IcebergWriter(config, catalog=catalog).write(
+            where = _partition_filter(context, keys, _schema(writer, reader.schema), name)
+        result = writer.write(
             reader,
-            where=where if config.write_mode == "overwrite" else None,
+            where=where if writer.config.write_mode == "overwrite" else None,
             summary=self._lineage(context, keys),
-            idempotency_key=step.idempotency_key(context, named(keys or ())),
+            idempotency_key=_idempotency_key(context, writer.config, keys),
         )
-        self._report(context, result, catalog.load_table(name), keys)
+        self._report(context, writer, result, keys)
+
+    def _feed(self, context: dg.OutputContext, writer: IcebergWriter, stream: Stream, obj: Any) -> None:
+        """Feed the table from a stream; what an earlier attempt has committed is not written again."""
+        name = writer.config.table
+        if step.output_partition_keys(context) is not None:
+            raise ConfigurationError(
+                f"{name} has partitions and a stream, which goes on where it was whatever the partition.",
+                remedy="Drop the partitions or the stream.",
+            )
+        fed = writer.write_stream(
+            obj,
+            stream.name,
+            commit_rows=stream.commit_rows,
+            commit_seconds=stream.commit_seconds,
+            summary=self._lineage(context, None),
+        )
+        if fed.written is None:
+            raise DataError(
+                f"{name}: the stream {stream.name!r} has no rows yet, so nobody knows the table's columns.",
+                remedy="Run it again when the stream has rows.",
+            )
+        context.add_output_metadata(stream_metadata(fed))
+        self._report(context, writer, fed.written, None)
 
     def _lineage(self, context: dg.OutputContext, keys: Sequence[str] | None) -> dict[str, str]:
         """Return what the snapshot itself remembers: the run, its partitions, the versions it has read."""
@@ -106,11 +116,16 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         }
 
     def _report(
-        self, context: dg.OutputContext, result: WriteResult, table: Table, keys: Sequence[str] | None
+        self,
+        context: dg.OutputContext,
+        writer: IcebergWriter,
+        result: WriteResult,
+        keys: Sequence[str] | None,
     ) -> None:
+        table = self.iceberg.catalog.load_table(result.table)
         if result.logical_snapshot_id is not None:
             step.set_data_version(context, str(result.logical_snapshot_id))
-        metadata = write_metadata(result, table, shown(keys) if keys else None)
+        metadata = write_metadata(result, table, writer.config.write_mode, shown(keys) if keys else None)
         context.add_output_metadata(metadata)
         if keys:
             expr = context.definition_metadata.get("partition_expr")
@@ -123,7 +138,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         upstream = context.upstream_output
         definition_metadata = upstream.definition_metadata if upstream else {}
         name = table_name(context.asset_key, definition_metadata)
-        table = find_table(self.iceberg.catalog, name)
+        found = find_table(self.iceberg.catalog, name)
+        table = at_branch(found, definition_metadata.get("branch", MAIN_BRANCH)) if found else None
         snapshot = table.current_snapshot() if table else None
         if table is None or snapshot is None:
             raise NotFoundError(
@@ -178,9 +194,20 @@ def as_failure(error: DwhError, declared_at: str | None = None) -> dg.Failure:
     )
 
 
-def _schema(catalog: Catalog, config: IcebergWriterConfig, arrow: pa.Schema) -> Schema:
+def _idempotency_key(
+    context: dg.OutputContext, config: IcebergWriterConfig, keys: Sequence[str] | None
+) -> str:
+    """Name this write: by the key that is declared, once for each partition, else by the run."""
+    partitions = named(keys or ())
+    if config.idempotency_key is None:
+        return step.idempotency_key(context, partitions)
+    return f"{config.idempotency_key}|{partitions}" if keys else config.idempotency_key
+
+
+def _schema(writer: IcebergWriter, arrow: pa.Schema) -> Schema:
     """Return the columns that the table has after the write: the filter is built before anything changes."""
-    table = find_table(catalog, config.table)
+    config = writer.config
+    table = find_table(writer.catalog, config.table)
     if table is None:
         return declare(arrow, config.columns, config.key_columns, config.table)
     return decide_shape(table.metadata, config, arrow, config.table).schema

@@ -9,19 +9,27 @@ import dagster as dg
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
-from dwh_assets.iceberg.write import WriteResult
+from dwh_assets.iceberg.results import WriteResult
+from dwh_assets.iceberg.stream import StreamResult
 from dwh_assets.warehouses.base import SyncResult
 
 
-def write_metadata(result: WriteResult, table: Table, partitions: str | None = None) -> dict[str, Any]:
-    """Describe a write: version, operation, rows, files, bytes, columns and a readable summary."""
+def write_metadata(
+    result: WriteResult, table: Table, write_mode: str, partitions: str | None = None
+) -> dict[str, Any]:
+    """Describe a write: version, mode, operation, rows, files, bytes, columns and a readable summary.
+
+    The operation is the snapshot's: an upsert that only inserts is an append to Iceberg.
+    """
     return {
         **version_metadata(result.snapshot_id, result.parent_snapshot_id),
         "dwh/logical_snapshot_id": _text(result.logical_snapshot_id),
+        "dwh/write_mode": write_mode,
         "dwh/operation": result.operation,
         "dwh/rows_added": result.rows_inserted,
         "dwh/rows_updated": result.rows_updated,
         "dwh/rows_removed": result.rows_deleted,
+        "dwh/rows_unchanged": result.rows_unchanged,
         "dwh/files_added": result.files_added,
         "dwh/files_removed": result.files_removed,
         "dwh/bytes_added": result.bytes_added,
@@ -29,9 +37,19 @@ def write_metadata(result: WriteResult, table: Table, partitions: str | None = N
         "dwh/total_bytes": result.total_bytes,
         "dwh/commit_attempts": result.attempts,
         "dwh/seconds": round(result.seconds, 3),
-        "dwh/summary": dg.MetadataValue.md(write_summary(result, partitions)),
+        "dwh/summary": dg.MetadataValue.md(write_summary(result, write_mode, partitions)),
         "dagster/row_count": result.total_rows,
         **table_metadata(table),
+    }
+
+
+def stream_metadata(fed: StreamResult) -> dict[str, Any]:
+    """Describe what a run took from a stream, and the row that the next run begins at."""
+    return {
+        "dwh/stream": fed.stream,
+        "dwh/stream_offset": fed.offset,
+        "dwh/stream_rows": fed.rows,
+        "dwh/commits": fed.commits,
     }
 
 
@@ -108,7 +126,7 @@ def replica_lineage(source: dg.AssetKey, schema: Schema) -> dg.TableColumnLineag
     )
 
 
-def write_summary(result: WriteResult, partitions: str | None) -> str:
+def write_summary(result: WriteResult, write_mode: str, partitions: str | None) -> str:
     """Say in one or two sentences what a write did."""
     where = f" partition {partitions}" if partitions else ""
     if result.repeated:
@@ -116,8 +134,9 @@ def write_summary(result: WriteResult, partitions: str | None) -> str:
     if not result.changed:
         return f"Nothing to write{where}; the table stays at snapshot `{result.snapshot_id}`."
     changes = f" Columns: {'; '.join(result.schema_changes)}." if result.schema_changes else ""
+    updated = f"{result.rows_updated:,} updated, " if result.rows_updated else ""
     return (
-        f"**{result.operation}**{where}: {result.rows_inserted:,} rows in, {result.rows_deleted:,} out, "
+        f"**{write_mode}**{where}: {result.rows_inserted:,} rows in, {updated}{result.rows_deleted:,} out, "
         f"{result.total_rows:,} now. {result.files_added} files ({human_bytes(result.bytes_added)}) added, "
         f"{result.files_removed} removed. Snapshot `{result.snapshot_id}`.{changes}"
     )

@@ -14,7 +14,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import StringType
 
-from dwh_assets.iceberg.scan import scan
+from dwh_assets.iceberg.scan import read, scan
 from dwh_assets.orchestration.partitions import (
     PartitionExpr,
     bound,
@@ -46,7 +46,7 @@ def partition_counts(
     if len(keys) > _FEW and not any("." in column for column in columns.values()):
         where = partition_filter(definition, keys, partition_expr, table.schema(), name)
         rows = scan(table, columns=sorted(set(columns.values())), where=where, snapshot_id=snapshot_id)
-        return _Numbers(definition, keys, columns, table.schema(), name).count(rows.to_arrow_batch_reader())
+        return _Numbers(definition, keys, columns, table.schema(), name).count(read(rows))
     return {
         key: scan(
             table,

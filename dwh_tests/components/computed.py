@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pyarrow as pa
@@ -14,11 +15,28 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 NOT_A_FUNCTION = 5
+# What `arriving` returns and `events` yields; tests put it there.
+ARRIVING: list[dict[str, Any]] = []
 
 
 def orders() -> pa.Table:
     """Three orders."""
     return pa.table({"id": [1, 2, 3], "place": ["eu", "us", None]})
+
+
+def arriving() -> pa.Table:
+    """The rows that a test has put there."""
+    return pa.Table.from_pylist(ARRIVING)
+
+
+def yielding() -> Iterator[pa.RecordBatch]:
+    """The same rows, one batch each."""
+    yield from arriving().to_batches(max_chunksize=1)
+
+
+def events(offset: int) -> Iterator[pa.RecordBatch]:
+    """The rows from one on, in batches of two."""
+    yield from arriving().slice(offset).to_batches(max_chunksize=2)
 
 
 def by_place(partition: PartitionSlice) -> pa.Table:

@@ -123,6 +123,23 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("replicas", "one replica in each warehouse"),
     ),
     "no partition in a run": ("> partitions_per_run: 0", ("partitions_per_run is 0", "greater", "'all'")),
+    "a stream that overwrites": (
+        "> stream: {name: orders}\n  write_mode: overwrite",
+        ("stream needs write_mode append, upsert or merge",),
+    ),
+    "a stream with partitions": (
+        "> stream: {name: orders}\n  partitions: [{column: id, keys: [a]}]",
+        ("stream goes without partitions",),
+    ),
+    "a stream without a name": (
+        "> stream: {commit_rows: 5}",
+        ("stream.name is missing",),
+    ),
+    "no number of rows": (
+        "  stream:\n    name: orders\n>   commit_rows: 0",
+        ("stream.commit_rows is 0", "greater"),
+    ),
+    "partitions of an append": ("> overwrite: partitions", ("overwrite says what", "not append")),
     "unknown input": ("> inputs: {prices: {}}", ("inputs", "prices", "no input")),
 }
 
@@ -158,6 +175,7 @@ COMPUTES = {
     "unreadable annotation": ("with_an_annotation_of_the_type_checker", "'Decimal' is not defined"),
     "any arguments": ("with_any_arguments", "any number of arguments (orders, more)"),
     "partition without partitions": ("by_place", "declares no partitions"),
+    "offset without a stream": ("events", "declares no stream"),
 }
 
 

@@ -5,6 +5,7 @@ import io
 import zipfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from datetime import datetime
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,6 +52,22 @@ def delays() -> Delays:
             (in_bad if is_bad else in_good).append(float(line["dep_delay"]))
         found[group] = flights + 1, cancelled + (line["dep_time"] == "NA"), in_bad, in_good
     return dict(found)
+
+
+def departures() -> list[tuple[int, str, int, str]]:
+    """Return moment in seconds, carrier, flight and origin of every departure, in their order."""
+    texts = {line["time_hour"] for line in lines("flights")}
+    hours = {text: int(datetime.fromisoformat(text).timestamp()) for text in texts}
+    return sorted(
+        (
+            hours[line["time_hour"]] + 60 * (int(line["minute"]) + int(float(line["dep_delay"]))),
+            line["carrier"],
+            int(line["flight"]),
+            line["origin"],
+        )
+        for line in lines("flights")
+        if line["dep_time"] != "NA"
+    )
 
 
 def _is_bad(line: Line) -> bool:

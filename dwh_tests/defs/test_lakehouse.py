@@ -26,6 +26,7 @@ from dwh_tests.independent import iceberg_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 FLIGHTS_POOL = "iceberg/nyc.flights"
+SNAPSHOTS_OF = ("flights", "weather", "airlines", "departures")
 MONTHS = [*(f"2013-{month:02}" for month in range(1, 13)), "2014-01"]
 
 
@@ -113,7 +114,7 @@ def twice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Twice]:
         said = _killed_half_way(place, instance)
         runs = list(instance.get_runs())
         again = place.demo()
-        snapshots = {table: place.snapshots(table) for table in ("flights", "weather", "airlines")}
+        snapshots = {table: place.snapshots(table) for table in SNAPSHOTS_OF}
         once_more = place.demo()
         yield Twice(place, said, runs, again, snapshots, once_more)
 
@@ -152,7 +153,7 @@ def test_the_next_demo_says_so_and_ends_what_was_left(twice: Twice) -> None:
 
 def test_every_check_passes_and_is_shown(twice: Twice) -> None:
     for said in (twice.said_again, twice.said_once_more):
-        assert said.count("1 of 1") == 12
+        assert said.count("1 of 1") == 14
         assert "failed" not in said.replace("marked as failed", "")
 
 
@@ -206,14 +207,51 @@ def test_flights_are_those_of_the_file(twice: Twice) -> None:
     assert _comparable(row.values() for row in found) == _comparable(nyc.pairs("flights", *columns))
 
 
-def test_weather_is_that_of_the_file_also_after_a_second_run(twice: Twice) -> None:
-    columns = ["origin", "temp", "wind_gust", "precip", "visib"]
+def test_weather_is_that_of_the_file_but_for_the_wind_that_cannot_be(twice: Twice) -> None:
+    columns = ["origin", "hour", "temp", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
     found = twice.place.rows("weather").select(columns).to_pylist()
+    expected = list(nyc.pairs("weather", *columns))
+    (wrong,) = [row for row in expected if row[3] and float(row[3]) > 320]
+    assert (wrong[0], wrong[1]) == ("EWR", "3")
+    expected[expected.index(wrong)] = (*wrong[:3], None, *wrong[4:])
     assert len(found) == 26_115
-    assert _comparable(row.values() for row in found) == _comparable(nyc.pairs("weather", *columns))
-    assert len(twice.place.snapshots("weather")) == 1
+    assert _comparable(row.values() for row in found) == _comparable(expected)
+
+
+def test_the_run_after_the_first_brings_the_correction_alone(twice: Twice) -> None:
+    """Two days of hours come once more, and only the row that differs is written."""
+    first, second = twice.place.snapshots("weather")
+    assert len(twice.snapshots_again["weather"]) == 2
+    assert (first["summary"]["added-records"], second["summary"]["added-records"]) == ("26115", "1")
+    assert second["summary"]["dwh.rows-updated"] == "1"
+    assert int(second["summary"]["dwh.rows-unchanged"]) == 3 * 48
+    as_published = iceberg_rows(twice.place.metadata_location("weather"), first["snapshot-id"])
+    assert max(wind for wind in as_published["wind_speed"].to_pylist() if wind) > 1000
+    assert "upsert: 0 rows in, 1 updated, 0 out, 26,115 now" in twice.said_again
     assert "iceberg/nyc/weather: Nothing to write" in twice.said_once_more
     assert "duckdb/nyc/weather: Already at snapshot" in twice.said_once_more
+
+
+def test_departures_come_once_in_commits_of_a_hundred_thousand(twice: Twice) -> None:
+    snapshots = twice.place.snapshots("departures")
+    assert [s["summary"]["added-records"] for s in snapshots] == ["100000", "100000", "100000", "28521"]
+    assert [s["summary"]["dwh.stream.departures"] for s in snapshots][-1] == "328521"
+    assert twice.snapshots_again["departures"] == snapshots, "nothing happened since: no commit"
+    assert "iceberg/nyc/departures: Nothing to write" in twice.said_once_more
+
+
+def test_departures_are_the_flights_that_left_in_the_order_in_which_they_did(twice: Twice) -> None:
+    expected = nyc.departures()
+    columns = ["departed_at", "carrier", "flight", "origin"]
+    rows = twice.place.rows("departures").select(columns)
+    moments = (rows["departed_at"].cast(pa.int64()).to_numpy() // 1_000_000).tolist()
+    found = sorted(zip(moments, *(rows[name].to_pylist() for name in columns[1:]), strict=True))
+    assert found == expected
+    first = iceberg_rows(
+        twice.place.metadata_location("departures"), twice.place.snapshots("departures")[0]["snapshot-id"]
+    )
+    newest = max(first["departed_at"].cast(pa.int64()).to_pylist()) // 1_000_000
+    assert (first.num_rows, newest) == (100_000, expected[99_999][0])
 
 
 def test_delays_are_what_plain_python_counts(twice: Twice) -> None:
@@ -238,7 +276,7 @@ def test_delays_are_what_plain_python_counts(twice: Twice) -> None:
     assert sum(flights for flights, *_ in expected.values()) == 336_776
 
 
-@pytest.mark.parametrize("table", ["airlines", "airports", "planes", "flights", "weather", "carrier_delays"])
+@pytest.mark.parametrize("table", [*SNAPSHOTS_OF, "airports", "planes", "carrier_delays"])
 def test_each_replica_holds_the_rows_of_its_table(twice: Twice, table: str) -> None:
     database = twice.place.environment["DWH_DUCKDB_PATH"]
     with duckdb.connect(database, read_only=True) as connection:

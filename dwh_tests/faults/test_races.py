@@ -28,7 +28,8 @@ from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.catalogs.load import load_catalog
-from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_assets.iceberg.results import WriteResult
+from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.servers.process import Server
 
 SECONDS = float(os.environ.get("DWH_RACE_SECONDS", "4"))

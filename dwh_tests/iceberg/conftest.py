@@ -24,7 +24,8 @@ from pyiceberg.table.snapshots import Operation
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.commit import Change, commit
-from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_assets.iceberg.results import WriteResult
+from dwh_assets.iceberg.write import IcebergWriter
 
 Row = dict[str, Any]
 TABLE = "shop.orders"

@@ -19,7 +19,7 @@ from pyiceberg.table.snapshots import Operation
 from requests.exceptions import ConnectionError as HttpConnectionError
 from sqlalchemy.exc import OperationalError
 
-from dwh_assets.errors import CommitUnknownError, ConflictError, SchemaError
+from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError, SchemaError
 from dwh_assets.iceberg import commit as commit_module
 from dwh_assets.iceberg.commit import Change, commit
 from dwh_tests.iceberg.conftest import Lake, local, multiset
@@ -350,3 +350,13 @@ def test_entries_that_stay_keep_their_history(lake: Lake) -> None:
     oldest = next(entry for entry in entries if entry.snapshot_id == first)
     assert (oldest.sequence_number, oldest.data_file.record_count) == (1, 1)
     assert sorted(entry.status for entry in entries) == [1, 1, 2]
+
+
+def test_a_branch_other_than_main_needs_something_to_begin_at(lake: Lake) -> None:
+    """PyIceberg's catalogs refuse it without end; the new table goes again."""
+    with pytest.raises(ConfigurationError, match=r"shop\.orders has no snapshot yet.*'audit'"):
+        lake.write(pa.table({"v": [1]}), branch="audit")
+    assert not lake.catalog.table_exists("shop.orders")
+    lake.write(pa.table({"v": pa.array([], pa.int64())}))
+    result = lake.write(pa.table({"v": [1]}), branch="audit")
+    assert (result.total_rows, lake.rows()) == (1, [])

@@ -415,7 +415,7 @@ def test_keys_and_required_columns(lake: Lake) -> None:
     ]  # fmt: skip
     assert schema.identifier_field_names() == {"id"}
     nulls = pa.table({"v": [1, 1], "w": pa.array([1, None], LONG), "x": [1, 1], "id": [1, 2]})
-    refuse(lake, nulls, DataError, ["'w'", "required", "1 of 2"])
+    refuse(lake, nulls, DataError, ["'w'", "required", "1 of 2"], columns=columns)
     lake.write(nulls.slice(0, 1))
     refuse(lake, nulls.select(["v", "x", "id"]), SchemaError, ["'w'", "missing"], schema_evolution=PERMISSIVE)
 
@@ -432,3 +432,114 @@ def test_a_column_declared_required_later_refuses_nulls(lake: Lake) -> None:
         columns=columns,
     )
     refuse(lake, pa.table({"v": [1], "new": pa.array([None], LONG)}), DataError, ["'new'"], columns=columns)
+
+
+# --- A required column becomes optional ---
+
+REQUIRED = pa.schema(
+    [
+        pa.field("id", LONG, nullable=False),
+        pa.field("v", LONG, nullable=False),
+        pa.field("s", struct(x=LONG), nullable=False),
+        pa.field("t", pa.struct([pa.field("x", LONG, nullable=False)])),
+    ]
+)
+NULLABLE = pa.schema([(field.name, field.type) for field in REQUIRED]).set(3, pa.field("t", struct(x=LONG)))
+FULL: dict[str, Any] = {"id": 1, "v": 1, "s": {"x": 1}, "t": {"x": 1}}
+
+
+def strict_table(lake: Lake, **declared: Any) -> None:
+    lake.write(pa.Table.from_pylist([FULL], REQUIRED), **declared)
+
+
+def required(lake: Lake) -> dict[str, bool]:
+    """What the table's JSON says of the present columns."""
+    metadata = lake.metadata
+    fields = next(s for s in metadata["schemas"] if s["schema-id"] == metadata["current-schema-id"])["fields"]
+    inner = {f"{f['name']}.x": f["type"]["fields"][0] for f in fields if isinstance(f["type"], dict)}
+    return {name: field["required"] for name, field in {**{f["name"]: f for f in fields}, **inner}.items()}
+
+
+@pytest.mark.parametrize("mode", ["strict", "permissive"])
+@pytest.mark.parametrize(
+    ("column", "given_row"),
+    [
+        ("v", {**FULL, "id": 2, "v": None}),
+        ("s", {**FULL, "id": 2, "s": None}),
+        ("t.x", {**FULL, "id": 2, "t": {"x": None}}),
+    ],
+)
+def test_nulls_make_a_required_column_optional_in_the_same_commit(
+    lake: Lake, column: str, given_row: dict[str, Any], mode: str
+) -> None:
+    strict_table(lake)
+    before = required(lake)
+    first = lake.table.metadata.current_snapshot_id
+    snapshots = len(lake.metadata["snapshots"])
+    batches = [FULL | {"id": 3}, given_row]
+    rows = pa.Table.from_pylist(batches, NULLABLE).to_batches(max_chunksize=1)
+    result = lake.write(iter(rows), schema_evolution={"mode": mode})
+    assert result.schema_changes == (f"made {column} optional",)
+    assert required(lake) == {**before, column: False}
+    assert len(lake.metadata["snapshots"]) == snapshots + 1
+    expected = sorted([FULL, FULL | {"id": 3}, given_row], key=lambda row: row["id"])
+    assert sorted(lake.rows(), key=lambda row: row["id"]) == expected
+    assert sorted(lake.table.scan().to_arrow().to_pylist(), key=lambda row: row["id"]) == expected
+    assert lake.rows(first) == [FULL]
+    assert lake.table.scan(snapshot_id=first).to_arrow().to_pylist() == [FULL]
+
+
+def test_data_that_could_hold_nulls_and_do_not_change_no_column(lake: Lake) -> None:
+    """Neither do those whose struct is null: its required field is not there to be null."""
+    strict_table(lake)
+    before = required(lake)
+    row = FULL | {"id": 2, "t": None}
+    result = lake.write(pa.Table.from_pylist([row], NULLABLE))
+    assert (result.schema_changes, required(lake)) == ((), before)
+    assert sorted(lake.rows(), key=lambda found: found["id"]) == [FULL, row]
+    assert lake.table.scan().to_arrow()["v"].to_pylist() == [1, 1]
+
+
+def test_what_must_not_be_null_stays_required(lake: Lake) -> None:
+    strict_table(lake, key_columns=["id"])
+    nulls = pa.Table.from_pylist([FULL | {"v": None}], NULLABLE)
+    refuse(lake, nulls, DataError, ["'v'", "required", "evolve"], schema_evolution={"enabled": False})
+    refuse(lake, nulls, DataError, ["'v'", "required"], columns={"v": {"required": True}})
+    refuse(lake, nulls, DataError, ["'v'", "required"], key_columns=["v"], write_mode="append")
+    no_key = pa.Table.from_pylist([FULL | {"id": None}], NULLABLE)
+    refuse(lake, no_key, DataError, ["'id'", "required"])
+    inner = pa.schema([pa.field("l", pa.list_(pa.field("element", LONG, nullable=False)))])
+    other = Lake(lake.folder, "shop.lists")
+    other.write(pa.Table.from_pylist([{"l": [1]}], inner))
+    refuse(other, pa.table({"l": pa.array([[None]], pa.list_(LONG))}), DataError, ["'l'.element", "required"])
+
+
+@pytest.mark.parametrize("changes", ["merge-on-read", "copy-on-write"])
+def test_an_upsert_relaxes_a_column_too(lake: Lake, changes: str) -> None:
+    strict_table(lake, key_columns=["id"])
+    upsert: dict[str, Any] = {"write_mode": "upsert", "key_columns": ["id"], "row_changes": changes}
+    result = lake.write(pa.Table.from_pylist([FULL], NULLABLE), **upsert)
+    assert (result.changed, required(lake)["v"]) == (False, True)
+    result = lake.write(pa.Table.from_pylist([FULL | {"v": None}], NULLABLE), **upsert)
+    assert (result.rows_updated, result.schema_changes) == (1, ("made v optional",))
+    assert required(lake) == {"id": True, "v": False, "s": True, "t": False, "s.x": False, "t.x": True}
+    assert lake.rows() == [FULL | {"v": None}]
+
+
+def test_a_column_that_somebody_else_relaxes_meanwhile_is_no_conflict(lake: Lake) -> None:
+    strict_table(lake)
+    other = Lake(lake.folder)
+
+    class Overtaken(type(lake.catalog)):  # type: ignore[misc]
+        interrupted = False
+
+        def commit_table(self, *arguments: Any) -> Any:
+            if not Overtaken.interrupted:
+                Overtaken.interrupted = True
+                other.write(pa.Table.from_pylist([FULL | {"id": 2, "v": None}], NULLABLE))
+            return super().commit_table(*arguments)
+
+    writer = lake.writer(catalog=Overtaken("dwh", **lake.properties))
+    result = writer.write(pa.Table.from_pylist([FULL | {"id": 3, "v": None, "s": None}], NULLABLE))
+    assert (result.attempts, result.schema_changes) == (2, ("made s optional",))
+    assert [row["v"] for row in sorted(lake.rows(), key=lambda row: row["id"])] == [1, None, None]

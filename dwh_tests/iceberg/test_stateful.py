@@ -34,7 +34,7 @@ from pyiceberg.table import Table
 from pyiceberg.transforms import parse_transform
 from pyiceberg.types import DateType, DecimalType, DoubleType, IcebergType, IntegerType, LongType, StringType
 
-from dwh_assets.iceberg.write import WriteResult
+from dwh_assets.iceberg.results import WriteResult
 from dwh_tests.iceberg.conftest import Lake, duckdb_rows, local
 from dwh_tests.iceberg.model import Column, Counts, Predicate, TableModel, multiset
 

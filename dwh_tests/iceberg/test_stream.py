@@ -15,7 +15,7 @@ import pytest
 from pyiceberg.table import Table
 
 from dwh_assets import IcebergWriter, IcebergWriterConfig
-from dwh_assets.errors import ConflictError
+from dwh_assets.errors import ConfigurationError, ConflictError
 from dwh_assets.iceberg.stream import stream_offset
 from dwh_tests.independent import iceberg_rows
 
@@ -152,3 +152,45 @@ def test_a_killed_stream_goes_on_where_it_was(tmp_path: Path) -> None:
     assert 50 <= stream_offset(table.refresh(), "events", "main") < 400
     feeder.write_stream(batches(0, 400, size=5), "events", commit_rows=100)
     assert ids(table) == list(range(400))
+
+
+def test_a_stream_may_get_new_columns_on_its_way(tmp_path: Path) -> None:
+    """Where the columns change a new micro-batch begins, and evolves the table."""
+    wider = SCHEMA.append(pa.field("new", pa.string()))
+    more = [pa.record_batch([[n], [n % 3], [str(n)]], schema=wider) for n in (20, 21)]
+    feeder = writer(tmp_path)
+    result = feeder.write_stream([*batches(0, 20), *more], "events", commit_rows=100)
+    assert (result.rows, result.commits, result.offset) == (22, 2, 22)
+    rows = iceberg_rows(feeder.catalog.load_table("lake.events").metadata_location).to_pylist()
+    assert {row["id"]: row["new"] for row in rows} == {**dict.fromkeys(range(20)), 20: "20", 21: "21"}
+
+
+def test_what_a_stream_did_is_told_of_all_its_commits(tmp_path: Path) -> None:
+    feeder = writer(tmp_path, write_mode="upsert", key_columns=["part"])
+    nothing = feeder.write_stream([], "events")
+    assert (nothing.commits, nothing.written) == (0, None)
+    fed = feeder.write_stream(batches(0, 30, size=3), "events", commit_rows=3)
+    assert fed.written is not None
+    assert (fed.written.rows_inserted, fed.written.rows_updated, fed.written.rows_written) == (3, 27, 30)
+    assert (fed.written.parent_snapshot_id, fed.written.operation) == (None, "overwrite")
+    assert (fed.written.total_rows, fed.written.snapshot_id) == (3, fed.snapshot_id)
+    again = feeder.write_stream(batches(0, 30, size=3), "events")
+    assert again.written is not None
+    assert (again.commits, again.written.changed, again.written.total_rows) == (0, False, 3)
+    assert again.snapshot_id == fed.snapshot_id
+
+
+@pytest.mark.parametrize("source", ["table", "reader", "function of tables"])
+def test_a_stream_is_anything_that_holds_rows(tmp_path: Path, source: str) -> None:
+    feeder = writer(tmp_path)
+    table = pa.Table.from_batches(batches(0, 30))
+    sources = {"table": table, "reader": table.to_reader(7), "function of tables": table.slice}
+    assert feeder.write_stream(sources[source], "events", commit_rows=20).commits == 2
+    assert ids(feeder.catalog.load_table("lake.events")) == list(range(30))
+
+
+def test_a_stream_that_overwrites_is_refused(tmp_path: Path) -> None:
+    feeder = writer(tmp_path, write_mode="overwrite")
+    with pytest.raises(ConfigurationError, match=r"lake\.events: a stream cannot be written"):
+        feeder.write_stream(batches(0, 10), "events")
+    assert not feeder.catalog.table_exists("lake.events")

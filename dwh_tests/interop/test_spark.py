@@ -17,7 +17,8 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 
 from dwh_assets.config import IcebergWriterConfig
-from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_assets.iceberg.results import WriteResult
+from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.iceberg.model import Column, TableModel, multiset
 from dwh_tests.servers.all_servers import servers_required
 from dwh_tests.servers.availability import first_unmet, java, package

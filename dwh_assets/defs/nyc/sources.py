@@ -7,6 +7,7 @@ The data come from the US Bureau of Transportation Statistics, the FAA and the A
 from __future__ import annotations
 
 import zipfile
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,14 @@ from dwh_assets.orchestration.partitions import PartitionSlice
 
 _INSTANT = pa.timestamp("us", "UTC")
 _MEASURES = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
+_MAY_COME_LATE = timedelta(days=2)
+# Miles an hour; no wind faster than this was ever measured near the ground.
+_FASTEST_WIND = 320
+_DEPARTURE = """
+    time_hour + to_minutes(minute + dep_delay) AS departed_at,
+    carrier, flight, tailnum, origin, dest, dep_delay, time_hour
+"""
+_ALL = 1 << 40
 _TYPES = {"time_hour": _INSTANT, **dict.fromkeys(_MEASURES, pa.float64())}
 
 
@@ -49,13 +58,32 @@ def flights(partition: PartitionSlice) -> duckdb.DuckDBPyRelation:
     )
 
 
+def departures(offset: int) -> duckdb.DuckDBPyRelation:
+    """Return the departures in the order in which they happened, from one of them on.
+
+    Carrier, flight and moment together are unique, so each run sees the same order.
+    """
+    events = _relation("flights.csv.zip").filter("dep_time IS NOT NULL").project(_DEPARTURE)
+    return events.order("departed_at, carrier, flight").limit(_ALL, offset)
+
+
 def weather(previous: Table | None) -> duckdb.DuckDBPyRelation:
-    """Return the hourly observations that are newer than the newest hour in the table."""
+    """Return the hourly observations as published; once the table has some, what may differ from it.
+
+    That is what is newer than the table or so recent that values may have come late, and corrections: a
+    wind that cannot be (1,048 miles an hour at Newark on 12 February) is taken back.
+    """
     newest = max_value(previous, "time_hour") if previous is not None else None
     observations = _relation("weather.csv")
     if newest is None:
         return observations
-    return observations.filter(duckdb.ColumnExpression("time_hour") > duckdb.ConstantExpression(newest))
+    recent = duckdb.ColumnExpression("time_hour") > duckdb.ConstantExpression(newest - _MAY_COME_LATE)
+    wind = duckdb.ColumnExpression("wind_speed")
+    impossible = wind > duckdb.ConstantExpression(_FASTEST_WIND)
+    corrected = duckdb.CaseExpression(~impossible, wind).alias("wind_speed")
+    return observations.filter(recent | impossible).select(
+        duckdb.StarExpression(exclude=["wind_speed"]), corrected
+    )
 
 
 def _relation(name: str) -> duckdb.DuckDBPyRelation:

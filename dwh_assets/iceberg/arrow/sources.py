@@ -49,6 +49,24 @@ def in_memory(data: Any) -> bool:
     return type(data).__module__.split(".")[0] in ("pandas", "polars") and hasattr(data, "shape")
 
 
+def as_batches(data: Any) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of `data` batch by batch. Of an iterator or list, each keeps its own columns.
+
+    Unlike a reader, which has columns from the start, these may be none at all.
+    Raises `DataError` for what holds no rows.
+    """
+    is_reader = isinstance(data, pa.RecordBatchReader)
+    if is_reader or not isinstance(data, list | tuple | Iterator):
+        yield from as_reader(data)
+        return
+    for number, item in enumerate(data, 1):
+        if not isinstance(item, pa.RecordBatch | pa.Table):
+            raise DataError(
+                f"Item {number} of the stream is a {type(item).__name__}.", remedy="Yield Arrow batches."
+            )
+        yield from item.to_batches() if isinstance(item, pa.Table) else [item]
+
+
 def _from_library(data: Any) -> pa.RecordBatchReader:
     """Recognise frames by their module, so that no library is imported for the sake of a check."""
     library = type(data).__module__.split(".")[0]

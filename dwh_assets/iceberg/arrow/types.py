@@ -267,7 +267,7 @@ def _require_values(array: pa.Array, where: str) -> None:
     if array.null_count:
         raise DataError(
             f"{where} is required, but {array.null_count} of {len(array)} values are null.",
-            remedy="Fill the nulls, or declare the column as not required.",
+            remedy="Fill the nulls, or declare the column as not required and let the schema evolve.",
         )
 
 

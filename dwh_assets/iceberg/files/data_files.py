@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -43,6 +44,9 @@ class FileTarget:
     sort_order: SortOrder
     properties: dict[str, str]
     file_size: int
+    # Columns, by id with their paths, in which nulls are noted as they are written.
+    watched: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    nulls: set[int] = field(default_factory=set)
     write_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     def __post_init__(self) -> None:
@@ -83,6 +87,14 @@ class FileTarget:
             TableProperties.PARQUET_ROW_GROUP_LIMIT, TableProperties.PARQUET_ROW_GROUP_LIMIT_DEFAULT
         )
 
+    def note_nulls(self, rows: pa.RecordBatch) -> None:
+        """Remember which of the watched columns hold nulls."""
+        self.nulls.update(
+            field_id
+            for field_id, path in self.watched.items()
+            if field_id not in self.nulls and _has_null(rows, path)
+        )
+
     def _integer(self, name: str, default: int) -> int:
         return property_as_int(self.properties, name, default) or default
 
@@ -107,6 +119,14 @@ def _hardly_repeats(column: pa.ChunkedArray) -> bool:
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.cast(column.type.storage_type)
     return bool(pc.count_distinct(column).as_py() > _UNIQUE_SHARE * len(column))
+
+
+def _has_null(rows: pa.RecordBatch, path: tuple[str, ...]) -> bool:
+    """Tell whether a column, or a field of the structs that are there, is null somewhere."""
+    array = rows.column(path[0])
+    for name in path[1:]:
+        array = (array.filter(array.is_valid()) if array.null_count else array).field(name)
+    return bool(array.null_count)
 
 
 def _parquet_options(properties: dict[str, str]) -> dict[str, Any]:

@@ -88,6 +88,7 @@ class TableFilesWriter:
         """Add rows, already in the table's columns (`FileTarget.arrow_schema`)."""
         if batch.num_rows == 0:
             return
+        self._target.note_nulls(batch)
         self._chunk.append(batch)
         self._chunk_bytes += batch.nbytes
         if self._chunk_bytes >= self._chunk_limit:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.parquet as pq
+from pyiceberg.conversions import from_bytes
 from pyiceberg.io.pyarrow import MetricModeTypes, compute_statistics_plan, parquet_path_to_id_mapping
 from pyiceberg.schema import Schema
 from pyiceberg.types import (
@@ -23,6 +24,7 @@ from pyiceberg.types import (
     DoubleType,
     FixedType,
     FloatType,
+    IcebergType,
     IntegerType,
     LongType,
     PrimitiveType,
@@ -211,3 +213,9 @@ def _next_text(text: str) -> bytes | None:
         if following <= 0x10FFFF:
             return (text[:position] + chr(following)).encode()
     return None
+
+
+def bound_value(source: IcebergType, bound: bytes) -> Any:
+    """Read a bound of a column; a file from before a promotion holds four bytes where the type has eight."""
+    assert isinstance(source, PrimitiveType)  # noqa: S101 - nothing else has bounds
+    return from_bytes(IntegerType() if isinstance(source, LongType) and len(bound) == 4 else source, bound)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from pyiceberg.conversions import from_bytes
 from pyiceberg.expressions import (
     AlwaysTrue,
     And,
@@ -28,12 +27,12 @@ from pyiceberg.types import (
     IntegerType,
     LongType,
     NestedField,
-    PrimitiveType,
     StringType,
     TimestampType,
     TimestamptzType,
 )
 
+from dwh_assets.iceberg.files.metrics import bound_value
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.matching.source_rows import SourceRows
 from dwh_assets.iceberg.scan import planned_files
@@ -136,11 +135,4 @@ def _bounds(file: DataFile, column: NestedField) -> tuple[Any, Any] | None:
     high = (file.upper_bounds or {}).get(column.field_id)
     if low is None or high is None:
         return None
-    return _value(column.field_type, low), _value(column.field_type, high)
-
-
-def _value(iceberg: IcebergType, bound: bytes) -> Any:
-    """Read a bound; a file from before a promotion holds four bytes where the column has eight."""
-    if isinstance(iceberg, LongType) and len(bound) == 4:
-        iceberg = IntegerType()
-    return from_bytes(cast("PrimitiveType", iceberg), bound)
+    return bound_value(column.field_type, low), bound_value(column.field_type, high)

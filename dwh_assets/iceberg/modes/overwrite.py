@@ -14,6 +14,7 @@ from pyiceberg.table.metadata import TableMetadata
 from dwh_assets.iceberg.arrow.types import align
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import TableFilesWriter
+from dwh_assets.iceberg.files.partition_set import PartitionSet
 from dwh_assets.iceberg.files.position_deletes import Positions, deletes_of, write_position_deletes
 from dwh_assets.iceberg.files.reading import deleted_positions, live_batches, live_count
 from dwh_assets.iceberg.filters import matches
@@ -32,16 +33,18 @@ class _Rewrite:
 
 @dataclass
 class Overwrite:
-    """Replaces all rows that match `where` by the rows of `files`.
+    """Replaces all rows that match `where`, and lie in `partitions` if given, by the rows of `files`.
 
-    A file whose partition lies wholly inside the filter goes without being read. One that may hold
+    A file whose partition lies wholly inside of that goes without being read. One that may hold
     other rows is read and its other rows are written again; the work is remembered, so that a retry
-    of the commit repeats only what other writers changed.
+    of the commit repeats only what other writers changed. Rows decide, not files: a file of an older
+    partition spec gives up just those of its rows that lie in one of the partitions.
     """
 
     target: FileTarget
     files: list[DataFile]
     where: BooleanExpression
+    partitions: PartitionSet | None = None
     _rewrites: dict[tuple[str, frozenset[str]], _Rewrite] = field(default_factory=dict)
     _deletes: list[DataFile] = field(default_factory=list)
 
@@ -52,8 +55,8 @@ class Overwrite:
         added = list(self.files)
         rows = 0
         gone: list[FileScanTask] = []
-        for task in self._tasks(table, branch, self.where):
-            if task.residual == AlwaysTrue():
+        for task in self._concerned(table, branch):
+            if self._goes_whole(task):
                 gone.append(task)
                 rows += live_count(table.metadata, table.io, task)
                 continue
@@ -76,6 +79,19 @@ class Overwrite:
         """Delete what was written and is not used."""
         rewritten = [file for rewrite in self._rewrites.values() for file in rewrite.kept_files]
         delete_unused(self.target, [*self.files, *rewritten, *self._deletes], used)
+
+    def _concerned(self, table: Table, branch: str) -> list[FileScanTask]:
+        """Return the files that may hold a row to replace."""
+        if self.partitions is None:
+            return self._tasks(table, branch, self.where)
+        if not self.partitions:
+            return []
+        tasks = self._tasks(table, branch, self.where)
+        return [task for task in tasks if self.partitions.may_hold(task.file)]
+
+    def _goes_whole(self, task: FileScanTask) -> bool:
+        inside = self.partitions is None or self.partitions.holds_whole(task.file)
+        return inside and task.residual == AlwaysTrue()
 
     def _tasks(self, table: Table, branch: str, where: BooleanExpression) -> list[FileScanTask]:
         head = branch_start(table.metadata, branch)
@@ -113,14 +129,12 @@ class Overwrite:
         return self._rewrites[key]
 
     def _write_kept(self, table: Table, task: FileScanTask) -> _Rewrite:
-        schema = self.target.schema
-        gone = matches(schema, self.where)
         writer = TableFilesWriter(self.target)
         kept = total = 0
         try:
-            for batch in live_batches(table.metadata, table.io, task, schema):
+            for batch in live_batches(table.metadata, table.io, task, self.target.schema):
                 rows = pa.Table.from_batches([batch])
-                stays = rows.filter(~gone)
+                stays = self._staying(rows)
                 total += rows.num_rows
                 kept += stays.num_rows
                 for part in stays.to_batches():
@@ -132,6 +146,13 @@ class Overwrite:
             writer.abort()
             return _Rewrite([], 0)
         return _Rewrite(writer.close(), total - kept)
+
+    def _staying(self, rows: pa.Table) -> pa.Table:
+        replaced = matches(self.target.schema, self.where)
+        stays = rows.filter(~replaced)
+        if self.partitions is None:
+            return stays
+        return pa.concat_tables([stays, self.partitions.outside(rows.filter(replaced))])
 
 
 def _still_deleted(

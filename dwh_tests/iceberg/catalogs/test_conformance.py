@@ -26,7 +26,8 @@ from pyiceberg.types import LongType
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import DwhError, UnavailableError
 from dwh_assets.iceberg.matching.live_rows import local_file
-from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_assets.iceberg.results import WriteResult
+from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.iceberg.conftest import Row, duckdb_rows, multiset
 from dwh_tests.servers.fixtures import CATALOGS, STORES
 from dwh_tests.servers.moto import MotoServer

@@ -15,7 +15,7 @@ from pyiceberg.table.update import AssertRefSnapshotId
 from dwh_assets.errors import ConfigurationError, DataError
 from dwh_assets.iceberg.matching import source_rows
 from dwh_assets.iceberg.matching.live_rows import live_rows
-from dwh_assets.iceberg.write import WriteResult
+from dwh_assets.iceberg.results import WriteResult
 from dwh_tests.iceberg.conftest import Lake, Row, multiset
 
 Test = Callable[[Row, Row], bool]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyiceberg.expressions import AlwaysFalse, AlwaysTrue
 
 from dwh_assets.errors import ConfigurationError, DataError
-from dwh_assets.iceberg.write import WriteResult
+from dwh_assets.iceberg.results import WriteResult
 from dwh_tests.iceberg.conftest import Lake, Row, multiset
 
 STRUCTS = pa.list_(pa.struct([("x", pa.int64())]))

@@ -27,7 +27,7 @@ from dwh_assets.iceberg import scan
 from dwh_assets.iceberg.commit import Change, commit
 from dwh_assets.iceberg.matching import source_rows
 from dwh_assets.iceberg.modes import upsert
-from dwh_assets.iceberg.write import WriteResult
+from dwh_assets.iceberg.results import WriteResult
 from dwh_tests.iceberg.conftest import Lake, Row, multiset
 
 UPSERT: dict[str, Any] = {"write_mode": "upsert", "key_columns": ["id"]}
@@ -354,7 +354,7 @@ def test_no_name_of_a_column_is_taken_for_another(lake: Lake, name: str) -> None
 def test_a_required_column_refuses_null(lake: Lake) -> None:
     lake.write(people((1, "a")), **UPSERT, columns={"name": {"required": True}})
     with pytest.raises(DataError, match="column 'name' is required"):
-        lake.write(people((1, None)), **UPSERT)
+        lake.write(people((1, None)), **UPSERT, columns={"name": {"required": True}})
     assert counts(lake.write(people((1, "b")), **UPSERT)) == (0, 1, 0)
 
 
