@@ -22,7 +22,8 @@ from dwh_assets.components.declared import DeclaredComponent, declared_at
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.declaration import find_table
-from dwh_assets.orchestration.checks import key_check, replica_check
+from dwh_assets.iceberg.write import IcebergWriter
+from dwh_assets.orchestration.checks import doctor_check, key_check, replica_check
 from dwh_assets.orchestration.iceberg_io import failures, writer_config
 from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
 
@@ -30,7 +31,11 @@ from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
 class IcebergTable(DeclaredComponent, TableLayout):
     """An Iceberg table as a Dagster asset, with its replicas, checks and a job, declared in YAML."""
 
-    model_config = ConfigDict(extra="forbid", frozen=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=False,
+        json_schema_extra={"x-capabilities": IcebergWriter.capabilities.as_dict()},
+    )
 
     table: str = Field(description="namespace.table; the asset's key is [iceberg, namespace, table].")
     compute: str = Field(
@@ -108,6 +113,16 @@ class IcebergTable(DeclaredComponent, TableLayout):
         except ConfigurationError as error:
             raise ValueError(error.message) from None
         return self
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """Describe the component with the capabilities of the writer behind it."""
+        capabilities = IcebergWriter.capabilities
+        return dg.ComponentTypeSpec(
+            tags=[*capabilities.modes, *capabilities.features],
+            metadata=capabilities.as_dict(),
+            produces=["asset", "asset_check", "job"],
+        )
 
     @property
     def key(self) -> dg.AssetKey:
@@ -234,6 +249,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
         return sync_replica
 
     def _checks(self) -> Iterator[dg.AssetChecksDefinition]:
+        yield doctor_check(self.key, self.table, self._metadata())
         if self.key_columns:
             yield key_check(self.key, self.table, self.key_columns)
         for replica in self.replicas:
@@ -244,6 +260,10 @@ class IcebergTable(DeclaredComponent, TableLayout):
                 replica.into or self.table,
                 replica.resource,
             )
+
+
+# `dg` documents a component with its docstring and its schema; the writer itself is the source of both.
+IcebergTable.__doc__ = f"{IcebergTable.__doc__}\n\nThe writer: {IcebergWriter.capabilities}"
 
 
 def table_key(table: str) -> dg.AssetKey:
