@@ -130,6 +130,12 @@ def test_a_declaration_becomes_replica_checks_and_job() -> None:
             "duckdb/shop/orders:same_rows_as_table": True,
         }
         job = definitions.resolve_job_def("shop_orders")
+        assert {key.to_user_string() for key in job.asset_layer.asset_graph.asset_check_keys} == set(
+            checks
+        ) - {
+            "iceberg/shop/prices:doctor",
+            "iceberg/shop/orders:doctor",
+        }
         assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == {
             "iceberg/shop/orders",
             "duckdb/shop/orders",

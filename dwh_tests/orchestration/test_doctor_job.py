@@ -136,6 +136,16 @@ def test_a_catalog_that_does_not_answer_is_told_once(tmp_path: Path) -> None:
     assert not [check for check in checks if check.name.startswith("table")]
 
 
+def test_an_environment_that_names_no_catalog_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DWH_CATALOG_TYPE", "nessie")
+    duckdb = DuckDBResource(database=str(tmp_path / "replicas.duckdb"))
+    first, *_ = run_checks(IcebergCatalogResource(), duckdb, {})
+    assert (first.status, "DWH_CATALOG_TYPE is 'nessie'" in first.detail) == ("failed", True)
+    assert "hadoop" in first.remedy
+
+
 def test_what_is_printed_into_a_pipe_is_a_line_for_each_check() -> None:
     long = "a text of [some] length, " * 20
     checks = [Check("first", "ok", long, "not shown"), Check("the second", "failed", long, "mend it")]

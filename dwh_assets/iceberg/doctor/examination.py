@@ -16,7 +16,6 @@ from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.config import IcebergWriterConfig
-from dwh_assets.errors import DwhError
 from dwh_assets.iceberg.catalogs.load import answered
 from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.doctor import clock, credentials
@@ -221,7 +220,7 @@ class _Examination:
     def _without_secrets(self, check: Check) -> Check:
         """Hide what must not be shown; the properties that tables are handed with are no less secret."""
         secrets: dict[str, Any] = {}
-        with suppress(DwhError):  # a variable that is not set: then no secret is known
+        with suppress(Exception):  # what cannot be resolved is not known here either, nor told
             secrets.update(self._declared())
         for known in (self._catalog, self._table.io if self._table else None):
             secrets.update(known.properties if known else {})

@@ -207,6 +207,9 @@ def test_the_environment_chooses_catalog_and_warehouse(monkeypatch: pytest.Monke
     monkeypatch.delenv("DWH_CATALOG_URI")
     with pytest.raises(ConfigurationError, match="s3://lake"):
         CatalogConfig.from_environment()
+    monkeypatch.setenv("DWH_CATALOG_TYPE", "nessie")
+    with pytest.raises(ConfigurationError, match=r"'nessie'.*hadoop"):
+        CatalogConfig.from_environment()
 
 
 @pytest.mark.parametrize(
