@@ -40,7 +40,7 @@ run: $(RUN) ## Materialize one table and its replicas: make run TABLE=nyc.weathe
 	$(PY) -m dagster_dg_cli.cli launch --job '$(subst .,_,$(TABLE))' $(if $(PARTITION),--partition '$(PARTITION)')
 
 doctor: $(RUN) ## Check what the configuration names, and say what to do about the rest
-	$(PY) -m dwh_assets.orchestration.doctor
+	$(PY) -m dwh_assets.orchestration.doctor_job
 
 # --- Working on it --------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -50,8 +50,16 @@ class CatalogConfig(_Declared):
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read the catalog from `DWH_CATALOG_*` and `DWH_WAREHOUSE`; by default SQLite and local files."""
+        """Read the catalog from `DWH_CATALOG_*` and `DWH_WAREHOUSE`; by default SQLite and local files.
+
+        Raises `ConfigurationError` for an unknown kind.
+        """
         kind = os.environ.get("DWH_CATALOG_TYPE", "sql")
+        if kind not in get_args(CatalogKind):
+            raise ConfigurationError(
+                f"DWH_CATALOG_TYPE is {kind!r}.",
+                remedy=f"Set it to one of {', '.join(get_args(CatalogKind))}.",
+            )
         warehouse = os.environ.get("DWH_WAREHOUSE", "lakehouse")
         if "://" not in warehouse:
             warehouse = _location(Path(warehouse).absolute())

@@ -9,7 +9,7 @@ from pathlib import Path
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from dwh_assets.orchestration.doctor import doctor_job
+from dwh_assets.orchestration.doctor_job import declared_tables, doctor_job
 from dwh_assets.orchestration.iceberg_io import IcebergIOManager
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
 from dwh_assets.orchestration.resources import IcebergCatalogResource
@@ -27,7 +27,7 @@ def defs() -> dg.Definitions:
     return dg.Definitions.merge(
         declared,
         dg.Definitions(
-            jobs=[doctor_job],
+            jobs=[doctor_job(declared_tables(declared))],
             resources={
                 "iceberg": iceberg,
                 "iceberg_io_manager": IcebergIOManager(iceberg=iceberg),

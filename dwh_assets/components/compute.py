@@ -46,7 +46,7 @@ def load_computation(path: str, table: str, declared_inputs: Collection[str] = (
         raise ConfigurationError(
             f"{table}: the annotations of {path} cannot be read: {error}.",
             remedy="Import what they name where Python runs it, not for the type checker alone.",
-        ) from error
+        ) from None
     parameters = inspect.signature(function).parameters
     vague = [name for name, parameter in parameters.items() if parameter.kind in _ANY_NUMBER]
     if vague:
@@ -76,7 +76,7 @@ def _import(path: str, table: str) -> Callable[..., Any]:
         raise ConfigurationError(
             f"{table}: compute names {path!r}, which cannot be imported: {type(error).__name__}: {error}.",
             remedy="Write package.module.function, importable from where Dagster runs.",
-        ) from error
+        ) from (None if _is_wrong_path(error, module_name) else error)
     if not callable(function) or inspect.isclass(function):
         raise ConfigurationError(
             f"{table}: compute names {path!r}, which is not a function but {type(function).__name__}.",
@@ -84,3 +84,10 @@ def _import(path: str, table: str) -> Callable[..., Any]:
         )
     found: Callable[..., Any] = function
     return found
+
+
+def _is_wrong_path(error: Exception, module: str) -> bool:
+    """Tell a path that leads nowhere from an error of the module itself, whose traceback shows the line."""
+    if isinstance(error, ModuleNotFoundError):
+        return f"{module}.".startswith(f"{error.name}.")
+    return isinstance(error, AttributeError) and getattr(error.obj, "__name__", None) == module

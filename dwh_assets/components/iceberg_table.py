@@ -26,7 +26,8 @@ from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.stream import rows_after
 from dwh_assets.iceberg.versions import at_branch
-from dwh_assets.orchestration.checks import key_check, replica_check
+from dwh_assets.iceberg.write import IcebergWriter
+from dwh_assets.orchestration.checks import doctor_check, key_check, replica_check
 from dwh_assets.orchestration.declarations import STREAM, writer_config
 from dwh_assets.orchestration.iceberg_io import failures
 from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
@@ -35,7 +36,11 @@ from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
 class IcebergTable(DeclaredComponent, TableLayout):
     """An Iceberg table as a Dagster asset, with its replicas, checks and a job, declared in YAML."""
 
-    model_config = ConfigDict(extra="forbid", frozen=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=False,
+        json_schema_extra={"x-capabilities": IcebergWriter.capabilities.as_dict()},
+    )
 
     table: str = Field(description="namespace.table; the asset's key is [iceberg, namespace, table].")
     compute: str = Field(
@@ -131,6 +136,16 @@ class IcebergTable(DeclaredComponent, TableLayout):
                 raise ValueError(f"stream goes without {name}")
         return self
 
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        """Describe the component with the capabilities of the writer behind it."""
+        capabilities = IcebergWriter.capabilities
+        return dg.ComponentTypeSpec(
+            tags=[*capabilities.modes, *capabilities.features],
+            metadata=capabilities.as_dict(),
+            produces=["asset", "asset_check", "job"],
+        )
+
     @property
     def key(self) -> dg.AssetKey:
         """The asset key of the Iceberg table."""
@@ -171,12 +186,14 @@ class IcebergTable(DeclaredComponent, TableLayout):
     def _definitions(self, computation: Computation) -> dg.Definitions:
         table = self._table_asset(computation)
         replicas = [self._replica_asset(replica) for replica in self.replicas]
+        doctor = doctor_check(self.key, self.table, self._metadata())
         job = dg.define_asset_job(
             self.table.replace(".", "_"),
-            selection=dg.AssetSelection.assets(table, *replicas),
+            # Each check is a process of its own, and a run that writes the table proves most of this one.
+            selection=dg.AssetSelection.assets(table, *replicas) - dg.AssetSelection.checks(doctor),
             description=f"Materialize {self.table} and its replicas.",
         )
-        return dg.Definitions(assets=[table, *replicas], asset_checks=list(self._checks()), jobs=[job])
+        return dg.Definitions(assets=[table, *replicas], asset_checks=[doctor, *self._checks()], jobs=[job])
 
     def _table_asset(self, computation: Computation) -> dg.AssetsDefinition:
         @dg.asset(
@@ -279,6 +296,10 @@ class IcebergTable(DeclaredComponent, TableLayout):
                 replica.into or self.table,
                 replica.resource,
             )
+
+
+# `dg` documents a component with its docstring and its schema; the writer itself is the source of both.
+IcebergTable.__doc__ = f"{IcebergTable.__doc__}\n\nThe writer: {IcebergWriter.capabilities}"
 
 
 def table_key(table: str) -> dg.AssetKey:

@@ -63,21 +63,30 @@ def find_table(catalog: Catalog, name: str) -> Table | None:
 
 def create_table(catalog: Catalog, name: str, layout: TableLayout, arrow: pa.Schema) -> Table:
     """Create an empty table for the data's columns as declared, and its namespace where missing."""
-    schema = declare(arrow, layout.columns, layout.key_columns, name)
-    spec = _spec(layout, schema, name)
-    _require_readable_manifests(spec, schema, name)
+    shape = new_shape(layout, arrow, name)
     identifier = tuple(name.split("."))
     ensure_namespace(catalog, identifier[:-1])
     try:
         return catalog.create_table(
             identifier,
-            schema,
-            partition_spec=spec,
-            sort_order=_sort_order(layout, schema, name, order_id=1),
+            shape.schema,
+            partition_spec=shape.spec,
+            sort_order=shape.sort_order,
             properties={"format-version": str(layout.format_version), **layout.table_properties},
         )
     except TableAlreadyExistsError:
         return catalog.load_table(identifier)
+
+
+def new_shape(layout: TableLayout, arrow: pa.Schema, name: str) -> Shape:
+    """Return the shape that a table which is made for these data gets.
+
+    Raises `SchemaError`, `ConfigurationError` or `UnsupportedError` for what cannot be.
+    """
+    schema = declare(arrow, layout.columns, layout.key_columns, name)
+    spec = _spec(layout, schema, name)
+    _require_readable_manifests(spec, schema, name)
+    return Shape(schema, spec, _sort_order(layout, schema, name, order_id=1))
 
 
 def drop_unused(catalog: Catalog, table: Table) -> None:

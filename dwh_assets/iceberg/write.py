@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
@@ -29,9 +29,12 @@ from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError, DataError
 from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
 from dwh_assets.iceberg.arrow.types import align
+from dwh_assets.iceberg.capabilities import CAPABILITIES, Capabilities
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.commit import Change, Committed, commit
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
+from dwh_assets.iceberg.doctor.check import Check
+from dwh_assets.iceberg.doctor.examination import examine_table
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
 from dwh_assets.iceberg.files.partition_set import PartitionSet
@@ -66,9 +69,28 @@ _log = logging.getLogger(__name__)
 class IcebergWriter:
     """Writes one table as its configuration says. Safe to use from many processes at once."""
 
+    capabilities: ClassVar[Capabilities] = CAPABILITIES
+
     def __init__(self, config: IcebergWriterConfig, *, catalog: Catalog | None = None) -> None:
         self.config = config
-        self.catalog = catalog or load_catalog(config.resolved_catalog())
+        self._catalog = catalog
+
+    @property
+    def catalog(self) -> Catalog:
+        """The table's catalog, opened at its first use: a doctor has to come to one that does not answer."""
+        if self._catalog is None:
+            self._catalog = load_catalog(self.config.resolved_catalog())
+        return self._catalog
+
+    def doctor(self, data: Any = None, *, probe: bool = True) -> list[Check]:
+        """Check the catalog, the store and the declared table; say what is wrong and what to do.
+
+        Returns one `Check` for each of `capabilities.doctor_checks`, in that order, and never raises. The
+        table is not changed: permissions are proved on a probe table that is dropped again, with a small file
+        and with a commit that changes nothing. Without `probe` nothing is written, and those are skipped.
+        `data` (rows, or a `pyarrow.Schema`) are compared with the table's columns, and not written.
+        """
+        return examine_table(self.config, lambda: self.catalog, data, probe=probe)
 
     def write(
         self,

@@ -1,14 +1,19 @@
-"""Asset checks: keys identify rows, and a replica equals its table at the version that it holds."""
+"""Asset checks: keys identify rows, a replica equals its table at the version that it holds, all is well."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
 import duckdb
 from pyiceberg.table.refs import MAIN_BRANCH
 
+from dwh_assets.iceberg.doctor.check import Check, worst
 from dwh_assets.iceberg.scan import read, scan
 from dwh_assets.iceberg.sql import quote_identifier
 from dwh_assets.iceberg.versions import at_branch
+from dwh_assets.iceberg.write import IcebergWriter
+from dwh_assets.orchestration.declarations import writer_config
+from dwh_assets.orchestration.step import materializes
 
 
 def key_check(
@@ -81,3 +86,38 @@ def replica_check(
         )
 
     return same_rows_as_table
+
+
+def doctor_check(asset: dg.AssetKey, table: str, metadata: Mapping[str, Any]) -> dg.AssetChecksDefinition:
+    """Return a check that catalog, store and columns are as the table needs them that the metadata declare.
+
+    After a materialization, which has proved the permissions, it only reads; run by itself it writes a probe.
+    """
+
+    @dg.asset_check(
+        asset=asset,
+        name="doctor",
+        description="Catalog, store and columns are as the declaration needs them. Run alone, it also proves "
+        "permissions and that tags are kept, with a probe table.",
+        required_resource_keys={"iceberg"},
+    )
+    def doctor(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        catalog = context.resources.iceberg.config()
+        writer = IcebergWriter(writer_config(table, metadata).model_copy(update={"catalog": catalog}))
+        checks = writer.doctor(probe=not materializes(context))
+        return dg.AssetCheckResult(
+            passed=worst(checks) in ("ok", "skipped"),
+            severity=dg.AssetCheckSeverity.ERROR if worst(checks) == "failed" else dg.AssetCheckSeverity.WARN,
+            metadata={"checks": _as_table(checks)},
+        )
+
+    return doctor
+
+
+def _as_table(checks: list[Check]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord({"check": c.name, "status": c.status, "detail": c.detail, "what to do": c.remedy})
+            for c in checks
+        ]
+    )

@@ -62,6 +62,11 @@ def writes_partitions(context: dg.InputContext) -> bool:
     return context.step_context.entity_partitions_def is not None
 
 
+def materializes(context: dg.AssetCheckExecutionContext) -> bool:
+    """Tell whether the run of this check materializes assets, or was started for checks alone."""
+    return bool(context.op_execution_context.job_def.asset_layer.selected_asset_keys)
+
+
 def declared_at(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionContext) -> str | None:
     """Return `file:line` of the YAML that declares the asset of this step, when it was declared there."""
     step = context if isinstance(context, dg.AssetExecutionContext) else context.step_context

@@ -11,6 +11,7 @@ import dagster as dg
 import pytest
 from dagster_duckdb import DuckDBResource
 
+from dwh_assets import IcebergWriter
 from dwh_assets.components import IcebergTable
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
 from dwh_tests.components.project import COMPUTED, loaded, table
@@ -123,10 +124,18 @@ def test_a_declaration_becomes_replica_checks_and_job() -> None:
             for key, spec in zip(asset.check_keys, asset.check_specs, strict=True)
         }
         assert checks == {
+            "iceberg/shop/prices:doctor": False,
+            "iceberg/shop/orders:doctor": False,
             "iceberg/shop/orders:key_is_unique": False,
             "duckdb/shop/orders:same_rows_as_table": True,
         }
         job = definitions.resolve_job_def("shop_orders")
+        assert {key.to_user_string() for key in job.asset_layer.asset_graph.asset_check_keys} == set(
+            checks
+        ) - {
+            "iceberg/shop/prices:doctor",
+            "iceberg/shop/orders:doctor",
+        }
         assert {key.to_user_string() for key in job.asset_layer.selected_asset_keys} == {
             "iceberg/shop/orders",
             "duckdb/shop/orders",
@@ -167,6 +176,7 @@ def test_partitions_and_replica_hold_the_rows(shop: Lake) -> None:
             (0, "eu"),
         ]
     assert {check.check_name: check.passed for check in result.get_asset_check_evaluations()} == {
+        "doctor": True,
         "key_is_unique": True,
         "same_rows_as_table": True,
     }
@@ -279,7 +289,9 @@ def test_a_backfill_computes_as_many_partitions_in_a_run_as_declared(
           partitions_per_run: {declared}
         """
     with loaded(yaml) as definitions:
-        (asset,) = definitions.resolve_asset_graph().assets_defs
+        asset = definitions.resolve_asset_graph().assets_def_for_key(
+            dg.AssetKey(["iceberg", "shop", "orders"])
+        )
     assert asset.backfill_policy == policy
 
 
@@ -334,8 +346,24 @@ def test_every_attribute_has_a_description() -> None:
     assert all(place.get("additionalProperties") is False for place in places.values())
 
 
+def dg_says(*arguments: str) -> str:
+    """What the command `dg` prints."""
+    command = [sys.executable, "-m", "dagster_dg_cli.cli", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 def test_dg_lists_the_component_with_its_summary() -> None:
-    command = [sys.executable, "-m", "dagster_dg_cli.cli", "list", "components", "--json"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    listed = {item["key"]: item["summary"] for item in json.loads(found.stdout)["items"]}
-    assert listed["dwh_assets.components.IcebergTable"] == (IcebergTable.__doc__ or "").strip()
+    items = json.loads(dg_says("list", "components", "--json"))["items"]
+    listed = {item["key"]: item["summary"] for item in items}
+    assert listed["dwh_assets.components.IcebergTable"] == (IcebergTable.__doc__ or "").partition("\n")[0]
+
+
+def test_dg_shows_the_capabilities_of_the_writer() -> None:
+    component = "dwh_assets.components.IcebergTable"
+    schema = json.loads(dg_says("utils", "inspect-component", component, "--defs-yaml-json-schema"))
+    told = schema["properties"]["attributes"]["x-capabilities"]
+    assert told == IcebergWriter.capabilities.as_dict()
+    assert set(told["modes"]) == {"append", "overwrite", "upsert", "merge"}
+    described = dg_says("utils", "inspect-component", component, "--description")
+    assert str(IcebergWriter.capabilities) in described
+    assert {*told["modes"], *told["features"]} == set(IcebergTable.get_spec().tags)

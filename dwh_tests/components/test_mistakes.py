@@ -2,9 +2,12 @@
 
 import re
 import traceback
+from pathlib import Path
 
 import pytest
 
+from dwh_assets.components.compute import load_computation
+from dwh_assets.errors import ConfigurationError
 from dwh_tests.components.project import COMPUTED, loaded
 
 # Two documents: the mistake stands in the second, at the lines that begin with ">".
@@ -191,6 +194,28 @@ def test_a_module_that_fails_is_not_blamed_on_the_yaml_alone() -> None:
     message = _message(GOOD.strip("\n") + "\n  table: shop.orders\n  compute: nowhere.at.all\n")
     assert "ModuleNotFoundError: No module named 'nowhere'" in message
     assert "Write package.module.function" in message
+
+
+@pytest.mark.parametrize(
+    "compute", ["nowhere.at.all", f"{COMPUTED}.gone", f"{COMPUTED}.with_an_annotation_of_the_type_checker"]
+)
+def test_a_wrong_path_brings_no_chain_of_errors_along(compute: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_computation(compute, "shop.orders")
+    assert caught.value.__suppress_context__
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("statement", ["import nowhere_at_all", "[].gone", "1 / 0"])
+def test_an_error_inside_a_module_comes_along_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: str
+) -> None:
+    (tmp_path / "broken_source.py").write_text(f"{statement}\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigurationError) as caught:
+        load_computation("broken_source.rows", "shop.orders")
+    assert caught.value.__cause__ is not None
+    assert "broken_source.py" in "".join(traceback.format_tb(caught.value.__cause__.__traceback__))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from dwh_assets.errors import ConfigurationError, DwhError, UnavailableError
 
 _SQLITE_BUSY_SECONDS = 60
 _FIRST_OPENS = 10
+_POSTGRES_DRIVER = "postgresql+psycopg2"
 
 
 def load_catalog(catalog: CatalogConfig | Mapping[str, Any] | str) -> Catalog:
@@ -122,7 +123,7 @@ def _open(config: CatalogConfig) -> Catalog:
 
         return HadoopCatalog(config.name, **properties)
     if config.kind == "sql":
-        properties["uri"] = _prepare_sqlite(properties.get("uri", ""))
+        properties["uri"] = _prepare_database(properties.get("uri", ""))
         return _first_open(config, properties)
     return load_pyiceberg_catalog(config.name, type=config.kind, **properties)
 
@@ -138,13 +139,19 @@ def _first_open(config: CatalogConfig, properties: dict[str, str]) -> Catalog:
     return load_pyiceberg_catalog(config.name, type="sql", **properties)
 
 
-def _prepare_sqlite(uri: str) -> str:
-    """Make the SQLite file fit for several writers: write-ahead log, and a wait for a busy lock."""
+def _prepare_database(uri: str) -> str:
+    """Return the URI as SQLAlchemy is to open it, and make a SQLite file fit for several writers.
+
+    A PostgreSQL URI without a driver gets the one that the extra `postgres` installs: SQLAlchemy 2.1 would
+    take another than 2.0. SQLite gets a write-ahead log, and a wait for a busy lock.
+    """
     if not uri:
         raise ConfigurationError(
             "A sql catalog needs a uri.", remedy="For example sqlite:///lakehouse/catalog.db."
         )
     url = make_url(uri)
+    if url.drivername in ("postgresql", "postgres"):
+        return url.set(drivername=_POSTGRES_DRIVER).render_as_string(hide_password=False)
     if url.get_backend_name() != "sqlite" or not url.database or url.database == ":memory:":
         return uri
     _enable_write_ahead_log(url.database)

@@ -15,16 +15,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import IO, Any, cast
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.fs import FileSelector
 from pyiceberg.catalog import Catalog
+from pyiceberg.io.pyarrow import PyArrowFileIO
 from pyiceberg.table import Table
 from pyiceberg.types import LongType
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import DwhError, UnavailableError
+from dwh_assets.iceberg.doctor.examination import CHECKS
 from dwh_assets.iceberg.matching.live_rows import local_file
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.write import IcebergWriter
@@ -447,6 +451,51 @@ def in_files(table: Table) -> list[Row]:
         with table.io.new_input(task.file.file_path).open() as stream:
             rows += pq.ParquetFile(cast("IO[bytes]", stream)).read().to_pylist()
     return rows
+
+
+# --- The doctor ---
+
+
+def test_the_doctor_finds_all_well_changes_nothing_and_leaves_nothing(place: Place) -> None:
+    place.write(orders((1, "north", 10)))
+    before = place.table
+    checks = place.writer().doctor(orders((2, "south", 20)))
+    assert {check.name: check.status for check in checks} == dict.fromkeys(CHECKS, "ok"), checks
+    after = place.table
+    assert (after.metadata_location, after.metadata) == (before.metadata_location, before.metadata)
+    namespace = place.table_name.partition(".")[0]
+    assert [name for *_, name in place.catalog.list_tables(namespace)] == ["orders"]
+    assert left_by_the_doctor(after) == []
+
+
+def test_the_doctor_of_a_table_that_is_not_there_makes_neither_it_nor_its_namespace(place: Place) -> None:
+    checks = {check.name: check.status for check in place.writer().doctor()}
+    assert {name for name, status in checks.items() if status != "ok"} == {
+        "namespace_exists", "table_exists", "schema_compatible",
+    }  # fmt: skip
+    names = [".".join(name) for name in place.catalog.list_namespaces()]
+    assert [name for name in names if "dwh_doctor" in name or name in place.table_name] == []
+
+
+def left_by_the_doctor(table: Table) -> list[str]:
+    """What lies in or beside the table's folder and has a name of the doctor's."""
+    parent = table.location().rstrip("/").rpartition("/")[0]
+    if isinstance(table.io, PyArrowFileIO):
+        scheme, netloc, path = table.io.parse_location(parent)
+        files = table.io.fs_by_scheme(scheme, netloc)
+        names = [info.path for info in files.get_file_info(FileSelector(path, recursive=True))]
+    else:
+        store = fsspec_filesystem(table)
+        store.invalidate_cache()
+        names = store.find(parent, withdirs=True)
+    assert any("orders" in name for name in names), "it looks in the wrong place"
+    return [name for name in names if "dwh_doctor" in name]
+
+
+def fsspec_filesystem(table: Table) -> Any:
+    """The file system of a table that is read and written through fsspec."""
+    uri = urlsplit(table.location())
+    return cast("Any", table.io).get_fs(uri.scheme, uri.hostname)
 
 
 # --- Catalogs that do not answer ---

@@ -19,6 +19,7 @@ from dwh_assets.errors import ConfigurationError, DwhError, UnavailableError
 from dwh_assets.iceberg.catalogs.load import ensure_namespace, load_catalog
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.iceberg.conftest import Lake, duckdb_rows
+from dwh_tests.servers.postgres import PostgresServer
 
 OK: list[Any] = [
     lambda lake: CatalogConfig.model_validate({"kind": "sql", **lake.properties}),
@@ -81,6 +82,26 @@ def test_what_the_uri_asks_for_besides_is_kept(lake: Lake) -> None:
     catalog = load_catalog({"kind": "sql", **properties})
     assert isinstance(catalog, SqlCatalog)
     assert catalog.engine.url.query["check_same_thread"] == "false"
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])
+def test_postgres_is_opened_with_the_driver_that_the_extra_installs(
+    postgres_server: PostgresServer, scheme: str
+) -> None:
+    _, _, rest = postgres_server.uri.partition("://")
+    properties = {**postgres_server.catalog_properties, "uri": f"{scheme}://{rest}"}
+    catalog = load_catalog(properties)
+    assert isinstance(catalog, SqlCatalog)
+    assert catalog.engine.dialect.driver == "psycopg2"
+    catalog.create_namespace(f"by_{scheme.replace('+', '_')}")
+    assert (f"by_{scheme.replace('+', '_')}",) in catalog.list_namespaces()
+
+
+def test_another_driver_that_is_asked_for_is_not_replaced() -> None:
+    # With psycopg2 it would be a server that does not answer.
+    with pytest.raises(ConfigurationError, match="installed"):
+        load_catalog({"kind": "sql", "uri": "postgresql+pg8000://u@127.0.0.1:1/x", "warehouse": "x"})
 
 
 def test_a_catalog_in_memory_is_left_as_it_is(tmp_path: Path) -> None:
@@ -185,6 +206,9 @@ def test_the_environment_chooses_catalog_and_warehouse(monkeypatch: pytest.Monke
     monkeypatch.setenv("DWH_CATALOG_TYPE", "sql")
     monkeypatch.delenv("DWH_CATALOG_URI")
     with pytest.raises(ConfigurationError, match="s3://lake"):
+        CatalogConfig.from_environment()
+    monkeypatch.setenv("DWH_CATALOG_TYPE", "nessie")
+    with pytest.raises(ConfigurationError, match=r"'nessie'.*hadoop"):
         CatalogConfig.from_environment()
 
 
