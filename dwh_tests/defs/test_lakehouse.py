@@ -26,6 +26,7 @@ from dwh_tests.independent import iceberg_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 FLIGHTS_POOL = "iceberg/nyc.flights"
+pytestmark = pytest.mark.slow
 MONTHS = [*(f"2013-{month:02}" for month in range(1, 13)), "2014-01"]
 
 

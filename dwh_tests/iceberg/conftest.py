@@ -7,11 +7,10 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -25,8 +24,10 @@ from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.commit import Change, commit
 from dwh_assets.iceberg.write import IcebergWriter, WriteResult
+from dwh_tests.independent import iceberg_rows
 
 Row = dict[str, Any]
+duckdb_rows = iceberg_rows
 TABLE = "shop.orders"
 # Field ids of position-delete files, from the table specification.
 PATH_ID, POSITION_ID = 2147483546, 2147483545
@@ -157,23 +158,3 @@ def file_rows(file: DataFile) -> pa.Table:
 def multiset(rows: Iterable[Row]) -> Counter[str]:
     """Rows without their order; NaN equals NaN."""
     return Counter(repr(sorted(row.items())) for row in rows)
-
-
-def duckdb_rows(
-    metadata_location: str, snapshot_id: int | None = None, *, where: str = "true", values: Iterable[Any] = ()
-) -> pa.Table:
-    """As `dwh_tests.independent.iceberg_rows`, on one connection: loading takes most of a second."""
-    options = "" if snapshot_id is None else f", snapshot_from_id := {snapshot_id}"
-    query = f"SELECT * FROM iceberg_scan(?{options}) WHERE {where}"
-    return _connection().sql(query, params=[local(metadata_location), *values]).to_arrow_table()
-
-
-@cache
-def _connection() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-    connection.execute("SET SESSION TimeZone = 'UTC'")
-    for name in ("avro", "iceberg"):
-        package = pytest.importorskip(f"duckdb_extension_{name}")
-        extension = next(Path(package.__file__).parent.rglob(f"{name}.duckdb_extension"))
-        connection.execute(f"LOAD '{extension}'")
-    return connection

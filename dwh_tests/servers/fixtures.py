@@ -6,7 +6,8 @@ one.
 """
 
 from collections.abc import Iterator
-from typing import TypeVar
+from contextlib import ExitStack
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -20,6 +21,7 @@ from dwh_tests.servers.moto import MotoServer
 from dwh_tests.servers.object_store import FILE_IOS, ObjectStore
 from dwh_tests.servers.postgres import PostgresServer
 from dwh_tests.servers.process import Server
+from dwh_tests.servers.spark import Spark, SparkFailed
 
 ServerT = TypeVar("ServerT", bound=Server)
 
@@ -83,6 +85,20 @@ def gcs_server() -> Iterator[FakeGcsServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Spark]:
+    """Apache Spark; a test names its own catalog to it."""
+    reason = Spark.why_not()
+    if reason:
+        _unavailable(f"Spark cannot run here: {reason}")
+    with ExitStack() as running:
+        try:
+            session = running.enter_context(Spark())
+        except SparkFailed as error:
+            _unavailable(str(error))
+        yield session
+
+
 @pytest.fixture(scope="session", params=["sqlite", *CATALOGS])
 def each_catalog(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The properties of one catalog after the other: SQLite and all servers of catalogs."""
@@ -108,16 +124,20 @@ def each_store_catalog(request: pytest.FixtureRequest, each_store: ObjectStore) 
 
 
 def _usable(server: type[ServerT]) -> type[ServerT]:
-    """The server, when it can run here; else the test is skipped, or fails where servers are required."""
+    """The server, when it can run here; else see `_unavailable`."""
     reason = server.why_not()
     if reason is None and server.download is not None:
         try:
             server.download.fetch()
         except DownloadFailed as error:
             reason = str(error)
-    if reason is None:
-        return server
-    message = f"{server.name} cannot run here: {reason}"
+    if reason is not None:
+        _unavailable(f"{server.name} cannot run here: {reason}")
+    return server
+
+
+def _unavailable(message: str) -> NoReturn:
+    """Skip, or fail where servers are required."""
     if servers_required():
         pytest.fail(f"{message} (DWH_REQUIRE_SERVERS is set)", pytrace=False)
     pytest.skip(message)

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -147,7 +148,9 @@ def http_status(method: str, port: int, path: str, body: str | None = None) -> i
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
+    # Where this process was started to ignore the polite signal (`trap '' TERM`), so were its children.
+    deaf = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    process.kill() if deaf else process.terminate()
     try:
         process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
