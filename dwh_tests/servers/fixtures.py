@@ -39,49 +39,49 @@ STORES = {"s3": "moto_server", "gcs": "gcs_server", "adls": "azurite_server"}
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server."""
-    with _usable(PostgresServer)() as server:
+    with usable(PostgresServer)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     """S3 and Glue."""
-    with _usable(MotoServer)() as server:
+    with usable(MotoServer)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def iceberg_rest_server() -> Iterator[IcebergRestServer]:
     """Iceberg's REST catalog with tables on local files."""
-    with _usable(IcebergRestServer)() as server:
+    with usable(IcebergRestServer)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def iceberg_rest_server_on_s3(moto_server: MotoServer) -> Iterator[IcebergRestServer]:
     """Iceberg's REST catalog with tables on S3."""
-    with _usable(IcebergRestServer)(moto_server) as server:
+    with usable(IcebergRestServer)(moto_server) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def hive_metastore() -> Iterator[HiveMetastore]:
     """A Hive metastore with tables on local files."""
-    with _usable(HiveMetastore)() as server:
+    with usable(HiveMetastore)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def azurite_server() -> Iterator[AzuriteServer]:
     """Azure Blob Storage."""
-    with _usable(AzuriteServer)() as server:
+    with usable(AzuriteServer)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def gcs_server() -> Iterator[FakeGcsServer]:
     """Google Cloud Storage."""
-    with _usable(FakeGcsServer)() as server:
+    with usable(FakeGcsServer)() as server:
         yield server
 
 
@@ -123,7 +123,7 @@ def each_store_catalog(request: pytest.FixtureRequest, each_store: ObjectStore) 
     return each_store.sql_catalog_properties(request.param)
 
 
-def _usable(server: type[ServerT]) -> type[ServerT]:
+def usable(server: type[ServerT]) -> type[ServerT]:
     """The server, when it can run here; else see `_unavailable`."""
     reason = server.why_not()
     if reason is None and server.download is not None:

@@ -72,6 +72,8 @@ class Merge:
             self._require_new_keys_once()
             self._files = write_batches(self.target, self._rows(table))
         except _WRONG_VALUES as error:
+            if any(path in str(error) for path in self._live_files):
+                raise  # a file cannot be read, whatever the expressions say
             raise DataError(
                 f"{self.table}: an expression of the merge fails on some row: {str(error).splitlines()[0]}",
                 remedy="Mend the value, or catch it in the expression, for example with TRY_CAST or CASE.",

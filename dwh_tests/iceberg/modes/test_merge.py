@@ -345,7 +345,7 @@ def test_only_files_that_may_hold_a_partner_are_read(lake: Lake, monkeypatch: py
         seen.append(len(tasks))
         return live_rows(connection, at, tasks, schema)
 
-    monkeypatch.setattr("dwh_assets.iceberg.merge.live_rows", counting)
+    monkeypatch.setattr("dwh_assets.iceberg.modes.merge.live_rows", counting)
     data = table([{"id": 105, "v": 9}, {"id": 106, "v": 9}])
     for on in ({"on": "source.id = target.id AND target.v > 0"}, {}):
         keys = {} if on else {"key_columns": ["id"]}
