@@ -94,16 +94,17 @@ class Lake:
         return {str(path) for path in (self.folder / "lake").rglob(f"*{suffix}") if path.is_file()}
 
     def orphans(self) -> set[str]:
-        """Data, delete and manifest files that no snapshot knows."""
+        """Data, delete, manifest and metadata files that the table does not know."""
         table = self.table
-        known = set()
+        known = {local(entry.metadata_file) for entry in table.metadata.metadata_log}
+        known.add(local(table.metadata_location))
         for snapshot in table.metadata.snapshots:
             known.add(local(snapshot.manifest_list))
             for manifest in snapshot.manifests(table.io):
                 known.add(local(manifest.manifest_path))
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=False)
                 known |= {local(entry.data_file.file_path) for entry in entries}
-        return (self.on_disk(".parquet") | self.on_disk(".avro")) - known
+        return (self.on_disk(".parquet") | self.on_disk(".avro") | self.on_disk(".metadata.json")) - known
 
     def delete_positions(self, *groups: dict[str, list[int]]) -> None:
         """Commit position deletes by hand: one delete file a group, of positions by data file."""
