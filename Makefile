@@ -44,9 +44,10 @@ doctor: $(RUN) ## Check what the configuration names, and say what to do about t
 
 # --- Working on it --------------------------------------------------------------------------------------------
 
-# By file, so that a server a file starts is started once; four at most, because each may start processes.
+# By file, so that a server a file starts is started once, and in the order of dwh_tests/conftest.py; four at
+# most, because each may start processes.
 test: $(DEV) ## Run the tests
-	env -u DAGSTER_HOME $(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	env -u DAGSTER_HOME $(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV) ## Check style, formatting and types
 	$(PY) -m ruff check .

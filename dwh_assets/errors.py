@@ -49,6 +49,10 @@ class NotFoundError(TerminalError):
     """The table, snapshot, tag or namespace that was asked for is not there."""
 
 
+class DamagedError(TerminalError):
+    """A file of a table cannot be read: cut short, overwritten, or never what it should be."""
+
+
 class ConflictError(TransientError):
     """Another commit got in the way and this one could not be reconciled with it."""
 

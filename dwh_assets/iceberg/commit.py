@@ -17,7 +17,8 @@ import random
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -76,6 +77,7 @@ from requests.exceptions import Timeout as HttpTimeout
 from sqlalchemy.exc import OperationalError
 
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError
+from dwh_assets.iceberg.faults import is_denied, is_full, lost_connection
 from dwh_assets.iceberg.files.avro_blocks import ManifestBlocks
 from dwh_assets.iceberg.versions import branch_start
 
@@ -236,7 +238,8 @@ def _send(catalog: Catalog, table: Table, producer: _Snapshot) -> Table:
         producer.discard()
         raise
     try:
-        answer = catalog.commit_table(table, requirements, updates)
+        with noted_metadata(catalog, producer.metadata_files):
+            answer = catalog.commit_table(table, requirements, updates)
     except Exception as error:
         return _settle(table, producer, error)
     return Table(table.name(), answer.metadata, answer.metadata_location, table.io, catalog, table.config)
@@ -256,10 +259,16 @@ def _settle(table: Table, producer: _Snapshot, error: Exception) -> Table:
         raise _unknown(table, producer) from unreadable
     if fresh.snapshot_by_id(producer.snapshot.snapshot_id) is not None:
         return fresh
-    if isinstance(error, _LOST_ANSWERS):
+    if _is_lost(error):
         raise _Unanswered(f"{'.'.join(table.name())}: {type(error).__name__}") from error
     producer.discard()
     raise error
+
+
+def _is_lost(error: Exception) -> bool:
+    """Tell whether an error leaves open what happened; a database that is full or read-only took nothing."""
+    open_end = isinstance(error, _LOST_ANSWERS) or lost_connection(error)
+    return open_end and not is_full(error) and not is_denied(error)
 
 
 def _pause(attempt: int, deadline: float, table: Table, error: Exception) -> None:
@@ -272,6 +281,47 @@ def _pause(attempt: int, deadline: float, table: Table, error: Exception) -> Non
             remedy="Run it again when fewer writers are at work, or let them share a pool.",
         ) from error
     time.sleep(pause)
+
+
+MetadataFiles = list[tuple[FileIO, str]]
+_noting: ContextVar[MetadataFiles | None] = ContextVar("_noting", default=None)
+
+
+@contextlib.contextmanager
+def noted_metadata(catalog: Catalog, noted: MetadataFiles) -> Iterator[None]:
+    """Note the metadata files that the catalog writes in the block: those of a refused commit stay behind.
+
+    Catalogs that are servers write theirs themselves, and nothing is noted.
+    """
+    write = getattr(catalog, "_write_metadata", None)
+    if write is not None and not isinstance(write, _NotedWrite):
+        catalog._write_metadata = _NotedWrite(write)  # type: ignore[attr-defined]
+    token = _noting.set(noted)
+    try:
+        yield
+    finally:
+        _noting.reset(token)
+
+
+class _NotedWrite:
+    """PyIceberg's `_write_metadata`, which chooses names that nobody else is told."""
+
+    def __init__(self, write: Callable[[TableMetadata, FileIO, str], None]) -> None:
+        self._write = write
+
+    def __call__(self, metadata: TableMetadata, io: FileIO, metadata_path: str) -> None:
+        noted = _noting.get()
+        if noted is not None:
+            noted.append((io, metadata_path))
+        self._write(metadata, io, metadata_path)
+
+
+def discard_metadata(noted: MetadataFiles, *, keep: str | None = None) -> None:
+    """Delete metadata files of what was refused; `keep` is the one that the table stands on."""
+    for io, path in noted:
+        if path != keep:
+            with contextlib.suppress(OSError):
+                io.delete(path)
 
 
 class _Snapshot:
@@ -288,6 +338,7 @@ class _Snapshot:
         self._id = table.metadata.new_snapshot_id()
         self._uuid = uuid.uuid4()
         self._written: list[str] = []
+        self.metadata_files: MetadataFiles = []
         self.snapshot: Snapshot
 
     def build(self) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
@@ -330,9 +381,7 @@ class _Snapshot:
 
     def discard(self) -> None:
         """Delete the files of an attempt that did not land."""
-        for path in self._written:
-            with contextlib.suppress(OSError):
-                self._io.delete(path)
+        discard_metadata([*self.metadata_files, *((self._io, path) for path in self._written)])
 
     @property
     def _schema(self) -> Schema:

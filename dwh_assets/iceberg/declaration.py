@@ -10,7 +10,7 @@ from itertools import chain, count
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import NoSuchTableError, TableAlreadyExistsError
+from pyiceberg.exceptions import NoSuchTableError
 from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
@@ -21,7 +21,9 @@ from pyiceberg.types import DecimalType, FixedType, UUIDType
 
 from dwh_assets.config import PartitionBy, TableLayout
 from dwh_assets.errors import ConfigurationError, UnsupportedError
-from dwh_assets.iceberg.catalogs.load import answered, ensure_namespace
+from dwh_assets.iceberg.catalogs.load import ensure_namespace
+from dwh_assets.iceberg.commit import MetadataFiles, discard_metadata, noted_metadata
+from dwh_assets.iceberg.faults import explained, readable
 from dwh_assets.iceberg.schema_evolution import decide, declare, relaxable, with_optional
 
 
@@ -54,9 +56,14 @@ class Shape:
 
 
 def find_table(catalog: Catalog, name: str) -> Table | None:
-    """Load a table, or return None where there is none."""
+    """Load a table, or return None where there is none.
+
+    Raises `UnavailableError` when the catalog or store does not answer, `NotFoundError` and `DamagedError`
+    when the table's metadata are gone or cannot be read.
+    """
     try:
-        return answered(catalog, lambda: catalog.load_table(name))
+        with explained(name, catalog.name), readable(name, lambda: "its metadata file"):
+            return catalog.load_table(name)
     except NoSuchTableError:
         return None
 
@@ -66,16 +73,24 @@ def create_table(catalog: Catalog, name: str, layout: TableLayout, arrow: pa.Sch
     shape = new_shape(layout, arrow, name)
     identifier = tuple(name.split("."))
     ensure_namespace(catalog, identifier[:-1])
+    written: MetadataFiles = []
     try:
-        return catalog.create_table(
-            identifier,
-            shape.schema,
-            partition_spec=shape.spec,
-            sort_order=shape.sort_order,
-            properties={"format-version": str(layout.format_version), **layout.table_properties},
-        )
-    except TableAlreadyExistsError:
-        return catalog.load_table(identifier)
+        with noted_metadata(catalog, written):
+            return catalog.create_table(
+                identifier,
+                shape.schema,
+                partition_spec=shape.spec,
+                sort_order=shape.sort_order,
+                properties={"format-version": str(layout.format_version), **layout.table_properties},
+            )
+    except Exception as error:
+        # Another writer may have been first, or our own request twice: catalogs report that in many ways.
+        found = find_table(catalog, name)
+        if found is not None or isinstance(error, OSError):
+            discard_metadata(written, keep=found.metadata_location if found else None)
+        if found is None:
+            raise
+        return found
 
 
 def new_shape(layout: TableLayout, arrow: pa.Schema, name: str) -> Shape:

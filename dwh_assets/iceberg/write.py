@@ -35,6 +35,7 @@ from dwh_assets.iceberg.commit import Change, Committed, commit
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
 from dwh_assets.iceberg.doctor.check import Check
 from dwh_assets.iceberg.doctor.examination import examine_table
+from dwh_assets.iceberg.faults import damaged_metadata, explained, own_errors, readable
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
 from dwh_assets.iceberg.files.partition_set import PartitionSet
@@ -109,7 +110,8 @@ class IcebergWriter:
         A write that changes nothing makes no snapshot, except for a table that has none yet.
 
         Raises `SchemaError`, `DataError` and `ConfigurationError` before anything has changed,
-        `ConflictError` when other commits were always faster, and `CommitUnknownError`.
+        `ConflictError` when other commits were always faster, and `CommitUnknownError`; `UnavailableError`,
+        `ConfigurationError`, `NotFoundError` and `DamagedError` for faults of the catalog, store or files.
         """
         if where is not None and self.config.write_mode != "overwrite":
             raise ConfigurationError(
@@ -159,7 +161,7 @@ class IcebergWriter:
             result = self._write(table, reader, summary=summary, position=position)
             written = written.then(result) if written and commits else result
             commits += 1
-            table = self.catalog.load_table(self.config.table)
+            table = find_table(self.catalog, self.config.table)
             offset = stream_offset(table, stream, self.config.branch)
         return StreamResult(stream, offset, offset - began, commits, written)
 
@@ -175,15 +177,16 @@ class IcebergWriter:
         position: StreamPosition | None = None,
     ) -> WriteResult:
         marked = {**(summary or {}), **({IDEMPOTENCY_KEY: key} if key else {})}
-        target = table or self._create(reader.schema)
-        try:
-            return _Write(self, target, reader, where, marked, position, held=held).run()
-        except CommitUnknownError:
-            raise
-        except Exception:
-            if table is None:
-                drop_unused(self.catalog, target)
-            raise
+        with explained(self.config.table, self.catalog.name):
+            target = table or self._create(reader.schema)
+            try:
+                return _Write(self, target, reader, where, marked, position, held=held).run()
+            except CommitUnknownError:
+                raise
+            except Exception:
+                if table is None:
+                    drop_unused(self.catalog, target)
+                raise
 
     def _create(self, arrow: pa.Schema) -> Table:
         """Create the table for the data; a merge that cannot be is refused before."""
@@ -235,12 +238,13 @@ class _Write:
         with ExitStack() as resources:
             mode = self._mode(resources)
             try:
-                committed = commit(
-                    self._catalog,
-                    self._table,
-                    lambda table: self._plan(mode, table),
-                    branch=self._config.branch,
-                )
+                with readable(self._name, lambda: damaged_metadata(self._table)):
+                    committed = commit(
+                        self._catalog,
+                        self._table,
+                        lambda table: self._plan(mode, table),
+                        branch=self._config.branch,
+                    )
             except CommitUnknownError:
                 raise
             except Exception:  # no interrupt: the catalog may be at work then, and the commit still land
@@ -286,7 +290,7 @@ class _Write:
 
     def _aligned(self, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """Stream the data in the table's columns; each batch is checked before it goes on."""
-        for batch in self._reader:
+        for batch in own_errors(self._reader):
             rows = align(batch, schema, self._name, required=self._required)
             self._require_inside(rows)
             self._rows += rows.num_rows

@@ -12,7 +12,7 @@ from rich.text import Text
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.doctor.check import STATUSES, Check, attempt
 from dwh_assets.iceberg.doctor.examination import examine_catalog, examine_declaration
-from dwh_assets.orchestration.iceberg_io import table_name, writer_config
+from dwh_assets.orchestration.declarations import table_name, writer_config
 from dwh_assets.orchestration.resources import IcebergCatalogResource
 from dwh_assets.warehouses.duckdb import DuckDBWarehouse
 

@@ -1,7 +1,8 @@
 """A fresh process that does a few stages of one contender's work and writes down what it saw.
 
-The request is a JSON object on the command line; the answer goes to the file that it names. With `modules`
-the process only imports them, and tells its peak memory: the empty process that others are compared with.
+The command line names the file for the answers and holds a JSON list of requests, one where anything is to be
+measured. With `modules` the process only imports them, and tells its peak memory: the empty process that
+others are compared with.
 """
 
 from __future__ import annotations
@@ -108,10 +109,19 @@ def _high_water_mark(pid: int) -> int | None:
     return None
 
 
-if __name__ == "__main__":
-    asked = json.loads(sys.argv[1])
+def answer_or_reason(request: dict[str, Any], *, alone: bool) -> dict[str, Any]:
+    """Answer, or say why not; the error of a request that came alone ends the process."""
     try:
-        result = main(asked)
+        return main(request)
     except Unavailable as reason:
-        result = {"unavailable": str(reason)}
-    Path(asked["answer"]).write_text(json.dumps(result))
+        return {"unavailable": str(reason)}
+    except Exception as error:
+        if alone:
+            raise
+        return {"failed": f"{type(error).__name__}: {error}"}
+
+
+if __name__ == "__main__":
+    asked = json.loads(sys.argv[2])
+    results = [answer_or_reason(request, alone=len(asked) == 1) for request in asked]
+    Path(sys.argv[1]).write_text(json.dumps(results))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dwh_tests.benchmarks.data import inputs
-from dwh_tests.benchmarks.model import Benchmark, Contender, Facts, Measured, Size, Unavailable
+from dwh_tests.benchmarks.model import Benchmark, Contender, Facts, Measured, Size
 from dwh_tests.servers.availability import first_unmet
 from dwh_tests.servers.iceberg_rest import IcebergRestServer
 
@@ -103,7 +103,6 @@ class _Run:
         self.rows = rows
         self._rest: IcebergRestServer | None = None
         self._inputs = folder
-        self._prepared: set[str] = set()
         self._modules: dict[str, list[str]] = {}
 
     def start(self, resources: ExitStack) -> None:
@@ -131,13 +130,13 @@ class _Run:
         return [row for row in self.rows if row.status == "measured"]
 
     @property
-    def _in_one_process(self) -> bool:
+    def _together(self) -> bool:
         """At toy size nothing is compared but results, and processes take longer than the work."""
         return self._settings.size == "toy"
 
     def prepare(self) -> None:
         """Make what the work finds, once for each folder."""
-        if self._in_one_process:
+        if self._together:
             return
         done: dict[str, Row] = {}
         for row in self._taking_part():
@@ -150,16 +149,30 @@ class _Run:
     def round(self, number: int) -> None:
         """Measure each contender once, forwards and backwards in turn."""
         rows = self._taking_part()
+        if self._together:
+            self._round_together(rows)
+            return
         for row in rows if number % 2 == 0 else rows[::-1]:
             if number and row.contender.once:
                 continue
-            stages = ["run"] if number else ["run", "facts"]
-            if self._in_one_process and row.contender.folder not in self._prepared:
-                stages = ["prepare", *stages]
-                self._prepared.add(row.contender.folder)
-            answer = self._child(row, stages)
+            answer = self._child(row, ["run"] if number else ["run", "facts"])
             if answer:
                 self._note(row, answer)
+
+    def _round_together(self, rows: list[Row]) -> None:
+        """Let the contenders share a process, but those that fork: threads of others do not survive that."""
+        forking = [row for row in rows if row.contender.load().forks]
+        for group in [[row for row in rows if row not in forking], *([row] for row in forking)]:
+            prepared = {row.contender.folder: row for row in reversed(group)}
+            stages = ["run", "facts"]
+            requests = [
+                self._request(row, ["prepare", *stages] if row in prepared.values() else stages)
+                for row in group
+            ]
+            answers = self._answers(group, requests)
+            for row, answer in zip(group, answers, strict=True):
+                if answer:
+                    self._note(row, answer)
 
     def _note(self, row: Row, answer: dict[str, Any]) -> None:
         row.seconds.append(answer["seconds"])
@@ -177,12 +190,15 @@ class _Run:
     def measure_empty_processes(self) -> None:
         """Measure a process that only imports what the contender's had imported at its end."""
         for row in self._taking_part():
-            if row.peaks and not self._in_one_process:
+            if row.peaks and not self._together:
                 answer = self._child(row, [], modules=self._modules[row.contender.name])
                 row.empty_bytes = answer.get("peak_bytes")
 
     def _child(self, row: Row, stages: Sequence[str], modules: list[str] | None = None) -> dict[str, Any]:
         """Run one process. Empty when it came to nothing, and then the row says why."""
+        return self._answers([row], [self._request(row, stages, modules)])[0]
+
+    def _request(self, row: Row, stages: Sequence[str], modules: list[str] | None = None) -> dict[str, Any]:
         request: dict[str, Any] = {
             "benchmark": self._benchmark.name,
             "contender": row.contender.name,
@@ -190,7 +206,6 @@ class _Run:
             "stages": list(stages),
             "folder": str(self._folder / row.contender.folder.replace(" ", "-").replace(",", "")),
             "inputs": str(self._inputs),
-            "answer": str(self._folder / "answer.json"),
         }
         if modules is not None:
             request["modules"] = modules
@@ -203,24 +218,36 @@ class _Run:
                 "rest_uri": self._rest.uri,
                 "rest_warehouse": str(self._rest.folder / "warehouse"),
             }
+        return request
+
+    def _answers(self, rows: Sequence[Row], requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Let one process answer for each row. What came to nothing is empty, and its row says why."""
+        if not rows:
+            return []
         try:
-            answer = self._ask(request)
-        except Unavailable as error:
-            row.status, row.reason = "missing", str(error)
+            answers = self._ask(requests)
         except ChildFailed as error:
+            answers = [{"failed": str(error)} for _ in rows]
+        return [self._heard(row, answer) for row, answer in zip(rows, answers, strict=True)]
+
+    def _heard(self, row: Row, answer: dict[str, Any]) -> dict[str, Any]:
+        if "unavailable" in answer:
+            row.status, row.reason = "missing", answer["unavailable"]
+        elif "failed" in answer:
             known = row.contender.known_crash
             row.status = "crashed" if known else "failed"
-            row.reason = f"{known} ({error})" if known else str(error)
+            row.reason = f"{known} ({answer['failed']})" if known else answer["failed"]
         else:
             return answer
         self._settings.say(f"  {row.contender.name}: {row.status}: {row.reason}")
         return {}
 
-    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer_file = Path(request["answer"])
+    def _ask(self, requests: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        answer_file = self._folder / "answer.json"
         answer_file.unlink(missing_ok=True)
         log = self._folder / "child.log"
-        command = [sys.executable, "-m", "dwh_tests.benchmarks.child", json.dumps(request)]
+        asked = json.dumps(list(requests))
+        command = [sys.executable, "-m", "dwh_tests.benchmarks.child", str(answer_file), asked]
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command,
@@ -242,10 +269,8 @@ class _Run:
                 raise
         if code != 0:
             raise ChildFailed(f"{_ended(code)}: {_tail(log)}")
-        answer: dict[str, Any] = json.loads(answer_file.read_text())
-        if "unavailable" in answer:
-            raise Unavailable(answer["unavailable"])
-        return answer
+        answers: list[dict[str, Any]] = json.loads(answer_file.read_text())
+        return answers
 
 
 def _ended(code: int) -> str:

@@ -59,6 +59,8 @@ class Work(ABC):
 
     needs: ClassVar[tuple[Need, ...]] = ()
     needs_rest: ClassVar[bool] = False
+    # Whether it forks, which the threads of other contenders in its process would not survive
+    forks: ClassVar[bool] = False
 
     def __init__(self, job: Job) -> None:
         self.job = job

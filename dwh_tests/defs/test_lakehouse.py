@@ -27,6 +27,7 @@ from dwh_tests.independent import iceberg_rows
 ROOT = Path(__file__).resolve().parents[2]
 FLIGHTS_POOL = "iceberg/nyc.flights"
 SNAPSHOTS_OF = ("flights", "weather", "airlines", "departures")
+pytestmark = pytest.mark.slow
 MONTHS = [*(f"2013-{month:02}" for month in range(1, 13)), "2014-01"]
 
 

@@ -1,8 +1,8 @@
 """Processes that write one table at the same time: nothing is lost, nothing is doubled, nobody is bothered.
 
 Every snapshot says which batch it holds, so what the table must hold is replayed from the snapshots in the
-order in which they landed. Environment: DWH_RACE_SECONDS (how long, 4 unless told), DWH_RACE_WRITERS (how
-many processes, 4 unless told).
+order in which they landed. Environment: DWH_RACE_SECONDS (how long, 1 unless told), DWH_RACE_WRITERS (how
+many processes, 8 unless told).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import random
 import time
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,20 @@ import pytest
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.write import IcebergWriter
+from dwh_tests.independent import iceberg_rows
 from dwh_tests.servers.process import Server
+from dwh_tests.servers.spark import Spark, SparkFailed
 
-SECONDS = float(os.environ.get("DWH_RACE_SECONDS", "4"))
-WRITERS = int(os.environ.get("DWH_RACE_WRITERS", "4"))
+SECONDS = float(os.environ.get("DWH_RACE_SECONDS", "1"))
+WRITERS = int(os.environ.get("DWH_RACE_WRITERS", "8"))
+# Between the turns of other engines: each append of theirs makes one more manifest that all have to read.
+PAUSE = max(0.5, SECONDS / 20)
 KEYS = 24
 BATCH = 6
 WRITER, NUMBER = "test.writer", "test.number"
@@ -47,10 +52,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(int(300 + 10 * SECONDS))]
 def properties(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, str]:
     """The catalogs that races are held on."""
     if request.param == "sqlite":
-        uri = f"sqlite:///{tmp_path / 'catalog.db'}"
-        return {"type": "sql", "uri": uri, "warehouse": (tmp_path / "lake").as_uri()}
+        return on_sqlite(tmp_path)
     server: Server = request.getfixturevalue(SERVERS[request.param])
     return server.catalog_properties
+
+
+def on_sqlite(folder: Path) -> dict[str, str]:
+    """A catalog under a name of its own, since Spark knows each name once."""
+    uri, name = f"sqlite:///{folder / 'catalog.db'}", f"race_{uuid.uuid4().hex[:10]}"
+    return {"type": "sql", "name": name, "uri": uri, "warehouse": (folder / "lake").as_uri()}
 
 
 @pytest.fixture
@@ -91,8 +101,8 @@ def write_once(config: IcebergWriterConfig, catalog: Catalog | None, writer: int
     return IcebergWriter(config, catalog=catalog).write(data, summary=note)
 
 
-def keep_writing(config: IcebergWriterConfig, writer: int, seconds: float) -> Report:
-    """Write again and again from the moment when all are there."""
+def keep_writing(config: IcebergWriterConfig, writer: int, seconds: float, first: int) -> Report:
+    """Write again and again from the moment when all are there, batches from the number `first` on."""
     made: dict[int, int] = {}
     attempts = 0
     try:
@@ -102,8 +112,8 @@ def keep_writing(config: IcebergWriterConfig, writer: int, seconds: float) -> Re
         while not made or time.monotonic() < deadline:
             # The first one opens the catalog, too, at the same time as the others do.
             catalog = catalog or IcebergWriter(config).catalog
-            result = write_once(config, catalog, writer, len(made))
-            made[result.snapshot_id or 0] = len(made)
+            result = write_once(config, catalog, writer, first + len(made))
+            made[result.snapshot_id or 0] = first + len(made)
             attempts += result.attempts
     except BaseException:
         return Report(made, attempts, traceback.format_exc())
@@ -121,9 +131,26 @@ def pool() -> Iterator[ProcessPoolExecutor]:
         yield processes
 
 
-def race(pool: ProcessPoolExecutor, config: IcebergWriterConfig, seconds: float) -> list[Future[Report]]:
+def race(
+    pool: ProcessPoolExecutor, config: IcebergWriterConfig, seconds: float, first: int = 0
+) -> list[Future[Report]]:
     """Let every process write: none is given two turns, since each waits for all the others."""
-    return [pool.submit(keep_writing, config, writer, seconds) for writer in range(WRITERS)]
+    return [pool.submit(keep_writing, config, writer, seconds, first) for writer in range(WRITERS)]
+
+
+def race_beside(
+    pool: ProcessPoolExecutor,
+    config: IcebergWriterConfig,
+    seconds: float,
+    others: Callable[[], None],
+    first: int = 0,
+) -> list[Report]:
+    """Hold a race, and let others do their part again and again until it is over."""
+    futures = race(pool, config, seconds, first)
+    while not all(future.done() for future in futures):
+        others()
+        time.sleep(PAUSE)
+    return [future.result() for future in futures]
 
 
 def declared(properties: dict[str, str], name: str, **layout: Any) -> IcebergWriterConfig:
@@ -146,13 +173,17 @@ def landed(table: Table) -> list[Snapshot]:
     return found[::-1]
 
 
-def noted(snapshot: Snapshot) -> tuple[int, int]:
+def noted(snapshot: Snapshot) -> tuple[int, int] | None:
+    """Which batch a snapshot brought; None for a compaction."""
     assert snapshot.summary is not None
+    if snapshot.summary.operation == Operation.REPLACE:
+        return None
     entries = snapshot.summary.additional_properties
     return int(entries[WRITER]), int(entries[NUMBER])
 
 
 def contents(table: Table, snapshot: Snapshot) -> list[tuple[int, str]]:
+    """The rows of a snapshot as PyIceberg reads them."""
     rows = table.scan(snapshot_id=snapshot.snapshot_id).to_arrow().to_pylist()
     return sorted((row["id"], row["text"]) for row in rows)
 
@@ -163,9 +194,12 @@ def require_replay(table: Table, snapshots: list[Snapshot]) -> None:
     looked_at = {snapshot.snapshot_id for snapshot in [*snapshots[::step], snapshots[-1]]}
     rows: dict[int, str] = {}
     for snapshot in snapshots:
-        rows |= {row["id"]: row["text"] for row in batch_of(*noted(snapshot))}
-        if snapshot.snapshot_id in looked_at:
+        came = noted(snapshot)
+        rows |= {row["id"]: row["text"] for row in batch_of(*came)} if came else {}
+        if came is None or snapshot.snapshot_id in looked_at:
             assert contents(table, snapshot) == sorted(rows.items())
+    independent = iceberg_rows(table.metadata_location).to_pylist()
+    assert sorted((row["id"], row["text"]) for row in independent) == sorted(rows.items())
 
 
 def batch_of(writer: int, number: int) -> list[dict[str, Any]]:
@@ -181,9 +215,20 @@ def require_no_loss(reports: list[Report], snapshots: list[Snapshot]) -> None:
         for writer, report in enumerate(reports)
         for snapshot_id, number in report.snapshots.items()
     }
-    there = {(snapshot.snapshot_id, *noted(snapshot)) for snapshot in snapshots}
+    there = [(s.snapshot_id, *came) for s in snapshots if (came := noted(s)) is not None]
     assert told == {entry for entry in there if entry[1] >= 0}
-    assert len({entry[1:] for entry in there}) == len(snapshots)
+    assert len({entry[1:] for entry in there}) == len(there)
+
+
+def say(config: IcebergWriterConfig, reports: list[Report], snapshots: list[Snapshot]) -> None:
+    """Tell how the race went, to who asks with `-s`."""
+    made, attempts = sum(len(r.snapshots) for r in reports), sum(r.attempts for r in reports)
+    others = [came for s in snapshots if (came := noted(s)) is None or came[0] < 0]
+    compactions = others.count(None)
+    print(
+        f"\n{config.catalog} {config.row_changes}: {made} upserts by {WRITERS} processes "
+        f"in {attempts} attempts, {compactions} compactions, {len(others) - compactions} appends"
+    )
 
 
 # --- Somebody else in between ---
@@ -208,10 +253,19 @@ def append_by_pyiceberg(properties: dict[str, str], name: str, number: int) -> N
     pytest.fail("PyIceberg's append never landed")
 
 
-@pytest.mark.parametrize("row_changes", ["merge-on-read", "copy-on-write"])
-def test_processes_that_upsert_the_same_keys_leave_each_once(
-    pool: ProcessPoolExecutor, properties: dict[str, str], name: str, row_changes: str
-) -> None:
+class Appender:
+    """PyIceberg, which appends a row now and then."""
+
+    def __init__(self, properties: dict[str, str], name: str) -> None:
+        self._properties, self._name, self._number = properties, name, 0
+
+    def __call__(self) -> None:
+        self._number += 1
+        append_by_pyiceberg(self._properties, self._name, self._number)
+
+
+def upserting(properties: dict[str, str], name: str, row_changes: str) -> IcebergWriterConfig:
+    """Make an empty table; return how it is written in a race."""
     config = declared(
         properties,
         name,
@@ -221,20 +275,84 @@ def test_processes_that_upsert_the_same_keys_leave_each_once(
         table_properties={"commit.retry.num-retries": "100", "commit.retry.max-wait-ms": "100"},
     )
     IcebergWriter(config).write(SCHEMA.empty_table(), summary={WRITER: "-1", NUMBER: "0"})
-    append_by_pyiceberg(properties, name, 1)
-    futures = race(pool, config, SECONDS)
-    number = 2
-    while not all(future.done() for future in futures):
-        append_by_pyiceberg(properties, name, number)
-        number += 1
-        time.sleep(0.5)
-    reports = [future.result() for future in futures]
+    return config
+
+
+def require_model(properties: dict[str, str], name: str, config: Any, reports: list[Report]) -> None:
+    """See that the table holds what its snapshots say, and that writers were in each other's way."""
     table = load_catalog(properties).load_table(name)
     snapshots = landed(table)
+    say(config, reports, snapshots)
     # The empty table has a snapshot, too, which holds nothing of what its note says.
     require_no_loss(reports, snapshots)
     require_replay(table, snapshots[1:])
     assert sum(report.attempts for report in reports) > sum(len(report.snapshots) for report in reports)
+
+
+def test_processes_that_upsert_the_same_keys_leave_each_once(
+    pool: ProcessPoolExecutor, properties: dict[str, str], name: str
+) -> None:
+    hold_race(pool, properties, name, "merge-on-read")
+
+
+@pytest.mark.parametrize("properties", ["sqlite"], indirect=True)
+def test_processes_that_write_files_again_leave_each_key_once(
+    pool: ProcessPoolExecutor, properties: dict[str, str], name: str
+) -> None:
+    """What is planned against the newest version does not depend on the catalog that keeps it."""
+    hold_race(pool, properties, name, "copy-on-write")
+
+
+def hold_race(pool: ProcessPoolExecutor, properties: dict[str, str], name: str, row_changes: str) -> None:
+    """Let processes upsert and PyIceberg append, and hold what comes of it against the model."""
+    config, appender = upserting(properties, name, row_changes), Appender(properties, name)
+    appender()
+    require_model(properties, name, config, race_beside(pool, config, SECONDS, appender))
+
+
+def spark_catalog(properties: dict[str, str], name: str) -> dict[str, str]:
+    """What Spark is told of a catalog of ours."""
+    if properties["type"] == "rest":
+        return {"type": "rest", "uri": properties["uri"]}
+    jdbc = properties["uri"].replace("sqlite:///", "jdbc:sqlite:")
+    return {
+        "type": "jdbc",
+        "uri": f"{jdbc}?busy_timeout=60000",
+        "jdbc.schema-version": "V1",
+        "warehouse": properties["warehouse"],
+    }
+
+
+# Java reaches no PostgreSQL that listens on a Unix socket alone.
+@pytest.mark.interop
+@pytest.mark.parametrize(
+    "properties", ["sqlite", pytest.param("rest", marks=pytest.mark.server)], indirect=True
+)
+def test_compactions_by_spark_in_between_change_no_row(
+    pool: ProcessPoolExecutor, properties: dict[str, str], name: str, spark: Spark
+) -> None:
+    """Spark gives up where deletes concern files that it rewrites; in a pause of the race it need not."""
+    config, appender = upserting(properties, name, "merge-on-read"), Appender(properties, name)
+    known = properties.get("name", f"race_{uuid.uuid4().hex[:10]}")
+    spark.use(known, **spark_catalog(properties, name))
+    options = "map('rewrite-all', 'true', 'partial-progress.enabled', 'false')"
+    compaction = f"CALL {known}.system.rewrite_data_files(table => '{name}', options => {options})"
+
+    def others() -> None:
+        appender()
+        with suppress(SparkFailed):
+            spark.sql(compaction)
+
+    appender()
+    reports = race_beside(pool, config, SECONDS / 2, others)
+    assert spark.sql(compaction)[0]["rewritten_data_files_count"] > 0
+    most = max(len(report.snapshots) for report in reports)
+    later = race_beside(pool, config, SECONDS / 2, others, first=most)
+    merged = [
+        Report(one.snapshots | two.snapshots, one.attempts + two.attempts, one.error or two.error)
+        for one, two in zip(reports, later, strict=True)
+    ]
+    require_model(properties, name, config, merged)
 
 
 def test_processes_that_find_nothing_create_it_once_and_all_land(

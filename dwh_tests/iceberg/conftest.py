@@ -7,11 +7,10 @@ import uuid
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,8 +25,10 @@ from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.commit import Change, commit
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.write import IcebergWriter
+from dwh_tests.independent import iceberg_rows
 
 Row = dict[str, Any]
+duckdb_rows = iceberg_rows
 TABLE = "shop.orders"
 # Field ids of position-delete files, from the table specification.
 PATH_ID, POSITION_ID = 2147483546, 2147483545
@@ -94,16 +95,17 @@ class Lake:
         return {str(path) for path in (self.folder / "lake").rglob(f"*{suffix}") if path.is_file()}
 
     def orphans(self) -> set[str]:
-        """Data, delete and manifest files that no snapshot knows."""
+        """Data, delete, manifest and metadata files that the table does not know."""
         table = self.table
-        known = set()
+        known = {local(entry.metadata_file) for entry in table.metadata.metadata_log}
+        known.add(local(table.metadata_location))
         for snapshot in table.metadata.snapshots:
             known.add(local(snapshot.manifest_list))
             for manifest in snapshot.manifests(table.io):
                 known.add(local(manifest.manifest_path))
                 entries = manifest.fetch_manifest_entry(table.io, discard_deleted=False)
                 known |= {local(entry.data_file.file_path) for entry in entries}
-        return (self.on_disk(".parquet") | self.on_disk(".avro")) - known
+        return (self.on_disk(".parquet") | self.on_disk(".avro") | self.on_disk(".metadata.json")) - known
 
     def delete_positions(self, *groups: dict[str, list[int]]) -> None:
         """Commit position deletes by hand: one delete file a group, of positions by data file."""
@@ -158,23 +160,3 @@ def file_rows(file: DataFile) -> pa.Table:
 def multiset(rows: Iterable[Row]) -> Counter[str]:
     """Rows without their order; NaN equals NaN."""
     return Counter(repr(sorted(row.items())) for row in rows)
-
-
-def duckdb_rows(
-    metadata_location: str, snapshot_id: int | None = None, *, where: str = "true", values: Iterable[Any] = ()
-) -> pa.Table:
-    """As `dwh_tests.independent.iceberg_rows`, on one connection: loading takes most of a second."""
-    options = "" if snapshot_id is None else f", snapshot_from_id := {snapshot_id}"
-    query = f"SELECT * FROM iceberg_scan(?{options}) WHERE {where}"
-    return _connection().sql(query, params=[local(metadata_location), *values]).to_arrow_table()
-
-
-@cache
-def _connection() -> duckdb.DuckDBPyConnection:
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false"})
-    connection.execute("SET SESSION TimeZone = 'UTC'")
-    for name in ("avro", "iceberg"):
-        package = pytest.importorskip(f"duckdb_extension_{name}")
-        extension = next(Path(package.__file__).parent.rglob(f"{name}.duckdb_extension"))
-        connection.execute(f"LOAD '{extension}'")
-    return connection

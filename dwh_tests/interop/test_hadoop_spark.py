@@ -1,94 +1,19 @@
 """Spark's `type=hadoop` catalog and ours on one warehouse: each changes and drops the other's tables."""
 
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from dwh_assets.config import local_path
 from dwh_assets.iceberg.catalogs.hadoop import HadoopCatalog
-from dwh_tests.servers.all_servers import servers_required
-from dwh_tests.servers.availability import first_unmet, java, package
+from dwh_tests.servers.spark import Spark
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(600)]
 
-# The version of Spark is part of the name, and has to be that of pyspark.
-RUNTIME = "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0"
 ROWS = pa.schema([("id", pa.int64()), ("name", pa.string())])
-# Runs one JSON line of SQL after the other. A process of its own, since pyspark forks to start Java, and the
-# fork of a process with threads may hang. Java writes to the same output, hence the mark on our lines.
-DRIVER = """
-import json, sys
-from pyspark.sql import SparkSession
-builder = SparkSession.builder.master("local[2]").appName("dwh_tests")
-for key, value in json.loads(sys.argv[1]).items():
-    builder = builder.config(key, value)
-session = builder.getOrCreate()
-session.sparkContext.setLogLevel("ERROR")
-print("@", json.dumps("ready"), flush=True)
-for line in sys.stdin:
-    try:
-        answer = [list(row) for row in session.sql(json.loads(line)).collect()]
-    except Exception as error:
-        answer = {"error": str(error)[:2000]}
-    print("@", json.dumps(answer, default=str), flush=True)
-session.stop()
-"""
-
-
-class Spark:
-    """Spark with our warehouse as its catalog `lake`."""
-
-    def __init__(self, warehouse: str, log: Path) -> None:
-        settings = {
-            "spark.jars.packages": RUNTIME,
-            "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-            "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
-            "spark.sql.catalog.lake.type": "hadoop",
-            "spark.sql.catalog.lake.warehouse": warehouse,
-            # Else Spark would keep on reading the version it saw last.
-            "spark.sql.catalog.lake.cache-enabled": "false",
-            "spark.driver.bindAddress": "127.0.0.1",
-            "spark.driver.host": "127.0.0.1",
-            "spark.driver.memory": "1g",
-            "spark.ui.enabled": "false",
-            "spark.sql.shuffle.partitions": "2",
-        }
-        with log.open("wb") as errors:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", DRIVER, json.dumps(settings)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-            )
-
-    def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement; return its rows."""
-        assert self.process.stdin
-        self.process.stdin.write(json.dumps(statement) + "\n")
-        self.process.stdin.flush()
-        answer = self.answer()
-        assert isinstance(answer, list), answer
-        return [tuple(row) for row in answer]
-
-    def answer(self) -> Any:
-        """What the driver says next; None when it has ended."""
-        assert self.process.stdout
-        return next((json.loads(line[2:]) for line in self.process.stdout if line.startswith("@ ")), None)
-
-    def stop(self) -> None:
-        """Let Spark end, and Java with it."""
-        try:
-            self.process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.communicate()
 
 
 def rows(*ids: int) -> pa.Table:
@@ -96,40 +21,19 @@ def rows(*ids: int) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def warehouse(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return (tmp_path_factory.mktemp("spark") / "lake").as_uri()
-
-
-@pytest.fixture(scope="module")
-def spark(warehouse: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spark]:
-    unmet = first_unmet([java(), package("pyspark", "dwh_assets[spark]")])
-    if unmet:
-        unavailable(unmet)
-    log = tmp_path_factory.mktemp("log") / "spark.log"
-    session = Spark(warehouse, log)
-    try:
-        if session.answer() is None:
-            said = log.read_text(errors="replace").strip().splitlines() or ["nothing"]
-            unavailable(f"it did not start with {RUNTIME} and said last: {said[-1]}")
-        yield session
-    finally:
-        session.stop()
-
-
-def unavailable(reason: str) -> NoReturn:
-    """Skip, or fail where servers are required."""
-    if servers_required():
-        pytest.fail(f"Spark cannot run here: {reason} (DWH_REQUIRE_SERVERS is set)", pytrace=False)
-    pytest.skip(f"Spark cannot run here: {reason}")
-
-
-@pytest.fixture
-def catalog(warehouse: str, spark: Spark) -> HadoopCatalog:
+def catalog(tmp_path_factory: pytest.TempPathFactory, spark: Spark) -> HadoopCatalog:
+    warehouse = (tmp_path_factory.mktemp("spark") / "lake").as_uri()
+    spark.use("lake", type="hadoop", warehouse=warehouse)
     return HadoopCatalog("lake", warehouse=warehouse)
 
 
+def told(spark: Spark, statement: str) -> list[tuple[Any, ...]]:
+    """The rows of a statement, each as a tuple."""
+    return [tuple(row.values()) for row in spark.sql(statement)]
+
+
 def seen_by_spark(spark: Spark, table: str) -> list[tuple[Any, ...]]:
-    return spark.sql(f"SELECT id, name FROM lake.{table} ORDER BY id")
+    return told(spark, f"SELECT id, name FROM lake.{table} ORDER BY id")
 
 
 def seen_by_us(catalog: HadoopCatalog, table: str) -> list[tuple[Any, ...]]:
@@ -149,7 +53,7 @@ def test_spark_reads_and_writes_a_table_of_ours(spark: Spark, catalog: HadoopCat
     table = catalog.create_table("ours.orders", ROWS, properties={"write.delete.mode": "merge-on-read"})
     table.append(rows(1, 2))
     table.append(rows(3))
-    assert [row[:2] for row in spark.sql("SHOW TABLES IN lake.ours")] == [("ours", "orders")]
+    assert [row[:2] for row in told(spark, "SHOW TABLES IN lake.ours")] == [("ours", "orders")]
     assert seen_by_spark(spark, "ours.orders") == [(1, "p1"), (2, "p2"), (3, "p3")]
 
     spark.sql("INSERT INTO lake.ours.orders VALUES (4, 's4')")
@@ -165,7 +69,7 @@ def test_spark_reads_and_writes_a_table_of_ours(spark: Spark, catalog: HadoopCat
     assert files_of(catalog, "ours.orders") == {f"v{n}.metadata.json" for n in range(1, 8)} | {
         "version-hint.text"
     }
-    snapshots = spark.sql("SELECT snapshot_id FROM lake.ours.orders.snapshots")
+    snapshots = told(spark, "SELECT snapshot_id FROM lake.ours.orders.snapshots")
     assert [(s.snapshot_id,) for s in catalog.load_table("ours.orders").snapshots()] == snapshots
 
 
@@ -180,13 +84,13 @@ def test_we_read_write_and_drop_a_table_of_spark_s(spark: Spark, catalog: Hadoop
     spark.sql("UPDATE lake.theirs.orders SET name = 's9' WHERE id = 1")
     expected = [(1, "s9"), (2, "s2"), (3, "p3")]
     assert seen_by_spark(spark, "theirs.orders") == seen_by_us(catalog, "theirs.orders") == expected
-    shown = {row[0]: row[1] for row in spark.sql("SHOW TBLPROPERTIES lake.theirs.orders")}
+    shown = {row[0]: row[1] for row in told(spark, "SHOW TBLPROPERTIES lake.theirs.orders")}
     assert shown["team"] == "lake"
 
     catalog.drop_table("theirs.orders")
-    assert spark.sql("SHOW TABLES IN lake.theirs") == []
+    assert told(spark, "SHOW TABLES IN lake.theirs") == []
     catalog.drop_namespace("theirs")
-    assert "theirs" not in [row[0] for row in spark.sql("SHOW NAMESPACES IN lake")]
+    assert "theirs" not in [row[0] for row in told(spark, "SHOW NAMESPACES IN lake")]
 
 
 def test_we_follow_where_spark_compresses_and_spark_where_we_do_not(

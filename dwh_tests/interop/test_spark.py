@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -20,13 +20,10 @@ from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.iceberg.model import Column, TableModel, multiset
-from dwh_tests.servers.all_servers import servers_required
-from dwh_tests.servers.availability import first_unmet, java, package
+from dwh_tests.servers.spark import Spark
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.timeout(600)]
 
-# The version of Spark is part of the runtime's name, and has to be that of pyspark.
-PACKAGES = "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0,org.xerial:sqlite-jdbc:3.50.3.0"
 # A SQL catalog keys its rows by its name, so both engines have to use the same.
 CATALOG = "dwh"
 Row = dict[str, Any]
@@ -36,7 +33,7 @@ MERGE_ON_READ = {f"write.{what}.mode": "merge-on-read" for what in ("delete", "u
 class Lake:
     """One warehouse, one SQLite catalog, two engines."""
 
-    def __init__(self, folder: Path, spark: Any) -> None:
+    def __init__(self, folder: Path, spark: Spark) -> None:
         self.spark = spark
         self._properties = {
             "uri": f"sqlite:///{folder / 'catalog.db'}",
@@ -63,7 +60,7 @@ class Lake:
         return [{key: bytes(v) if isinstance(v, bytearray) else v for key, v in row.items()} for row in found]
 
     def sql(self, statement: str) -> list[Row]:
-        return [row.asDict(recursive=True) for row in self.spark.sql(statement).collect()]
+        return self.spark.sql(statement)
 
     def require(self, table: str, model: TableModel) -> None:
         """See that both engines read what the model holds."""
@@ -77,66 +74,21 @@ class Lake:
 
 
 @pytest.fixture(scope="module")
-def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
-    """Spark in a Java process of its own, with our catalog as its own."""
-    unmet = first_unmet([java(), package("pyspark", "dwh_assets[spark]")])
-    if unmet:
-        _unavailable(unmet)
-    from pyspark.sql import SparkSession
-
+def lake(tmp_path_factory: pytest.TempPathFactory, spark: Spark) -> Lake:
+    """Spark, with our catalog as its own."""
     folder = tmp_path_factory.mktemp("spark")
-    catalog = f"spark.sql.catalog.{CATALOG}"
-    settings = {
-        "spark.jars.packages": PACKAGES,
-        "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
-        catalog: "org.apache.iceberg.spark.SparkCatalog",
-        f"{catalog}.type": "jdbc",
-        f"{catalog}.uri": f"jdbc:sqlite:{folder / 'catalog.db'}?busy_timeout=60000",
-        f"{catalog}.jdbc.schema-version": "V1",
-        f"{catalog}.warehouse": (folder / "lake").as_uri(),
-        # Else Spark would keep on reading the version that it saw last.
-        f"{catalog}.cache-enabled": "false",
-        "spark.driver.bindAddress": "127.0.0.1",
-        "spark.driver.host": "127.0.0.1",
-        "spark.driver.memory": "1g",
-        "spark.ui.enabled": "false",
-        "spark.sql.session.timeZone": "UTC",
-        "spark.sql.shuffle.partitions": "2",
-    }
-    _end_java()
-    builder = SparkSession.builder.master("local[2]").appName("dwh_tests")
-    for key, value in settings.items():
-        builder = builder.config(key, value)
     # The catalog's own tables are made by whoever comes first: here by PyIceberg.
     SqlCatalog(CATALOG, uri=f"sqlite:///{folder / 'catalog.db'}")
-    try:
-        session = builder.getOrCreate()
-    except Exception as error:
-        _unavailable(f"Spark did not start with {PACKAGES}: {str(error).strip().splitlines()[0]}")
-    session.sparkContext.setLogLevel("ERROR")
-    yield Lake(folder, session)
-    session.stop()
-    _end_java()
-
-
-def _end_java() -> None:
-    """End the Java process that pyspark keeps between sessions: packages are resolved when it starts."""
-    from pyspark import SparkContext
-
-    gateway = SparkContext._gateway
-    if gateway is None:
-        return
-    gateway.shutdown()
-    gateway.proc.stdin.close()
-    gateway.proc.wait(60)
-    SparkContext._gateway = SparkContext._jvm = None
-
-
-def _unavailable(reason: str) -> NoReturn:
-    """Skip, or fail where servers are required."""
-    if servers_required():
-        pytest.fail(f"Spark cannot run here: {reason} (DWH_REQUIRE_SERVERS is set)", pytrace=False)
-    pytest.skip(f"Spark cannot run here: {reason}")
+    spark.use(
+        CATALOG,
+        **{
+            "type": "jdbc",
+            "uri": f"jdbc:sqlite:{folder / 'catalog.db'}?busy_timeout=60000",
+            "jdbc.schema-version": "V1",
+            "warehouse": (folder / "lake").as_uri(),
+        },
+    )
+    return Lake(folder, spark)
 
 
 # --- Rows ---

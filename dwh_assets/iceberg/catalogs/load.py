@@ -8,16 +8,16 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog import load_catalog as load_pyiceberg_catalog
-from pyiceberg.exceptions import ServerError, ServiceUnavailableError
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from dwh_assets.config import CatalogConfig, CatalogKind, catalog_from_properties
 from dwh_assets.errors import ConfigurationError, DwhError, UnavailableError
+from dwh_assets.iceberg.faults import first_line, is_silence
 
 _SQLITE_BUSY_SECONDS = 60
 _FIRST_OPENS = 10
@@ -44,52 +44,16 @@ def _guarded(name: str, open_catalog: Callable[[], Catalog]) -> Catalog:
         return open_catalog()
     except DwhError:
         raise
-    except (
-        OperationalError,
-        sqlite3.OperationalError,
-        OSError,
-        ServerError,
-        ServiceUnavailableError,
-    ) as error:
-        raise UnavailableError(
-            f"{name} does not answer: {_without_secrets(error)}.",
-            remedy="Check its uri, and that it is running and reachable.",
-        ) from None
     except Exception as error:
+        if isinstance(error, OSError) or is_silence(error):
+            raise UnavailableError(
+                f"{name} does not answer: {first_line(error)}.",
+                remedy="Check its uri, and that it is running and reachable.",
+            ) from None
         raise ConfigurationError(
-            f"{name} cannot be opened: {type(error).__name__}: {_without_secrets(error)}.",
+            f"{name} cannot be opened: {type(error).__name__}: {first_line(error)}.",
             remedy="Check its kind, uri, credentials and properties, and that its extra is installed.",
         ) from None
-
-
-T = TypeVar("T")
-
-
-def answered(catalog: Catalog, ask: Callable[[], T]) -> T:
-    """Ask a catalog; Hive's and Glue's are opened without a question, so this is the first that they hear.
-
-    Raises `UnavailableError` when it does not answer.
-    """
-    try:
-        return ask()
-    except Exception as error:
-        if not _is_silence(error):
-            raise
-        raise UnavailableError(
-            f"Catalog {catalog.name!r} does not answer: {_without_secrets(error)}.",
-            remedy="Check its uri, and that it is running and reachable.",
-        ) from None
-
-
-def _is_silence(error: Exception) -> bool:
-    """Tell whether nobody answered; errors of optional packages are known by name."""
-    if isinstance(error, FileNotFoundError):
-        return False  # the catalog did answer: with a metadata file that is gone
-    names = {kind.__name__ for kind in type(error).__mro__}
-    lost = (OperationalError, sqlite3.OperationalError, OSError, ServerError, ServiceUnavailableError)
-    return isinstance(error, lost) or bool(
-        names & {"TTransportException", "HTTPClientError", "EndpointConnectionError"}
-    )
 
 
 def ensure_namespace(catalog: Catalog, namespace: tuple[str, ...]) -> None:
@@ -171,9 +135,3 @@ def _enable_write_ahead_log(database: str) -> None:
                 if "locked" not in str(error) or time.monotonic() > deadline:
                     raise
                 time.sleep(random.uniform(0.01, 0.05))
-
-
-def _without_secrets(error: Exception) -> str:
-    """Return an error's first line only: drivers put connection strings into the later ones."""
-    lines = str(getattr(error, "orig", error)).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import ForbiddenError
@@ -16,7 +16,7 @@ from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.config import IcebergWriterConfig
-from dwh_assets.iceberg.catalogs.load import answered
+from dwh_assets.errors import UnavailableError
 from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.doctor import clock, credentials
 from dwh_assets.iceberg.doctor.check import Check, Finding, Unchecked, attempt
@@ -29,6 +29,9 @@ from dwh_assets.iceberg.doctor.probes import (
     probe_table,
 )
 from dwh_assets.iceberg.doctor.redaction import without_secrets
+from dwh_assets.iceberg.faults import first_line, is_silence
+
+T = TypeVar("T")
 
 # In the order in which they are made, with what to do where an error does not say it itself.
 REMEDIES = {
@@ -141,7 +144,7 @@ class _Examination:
     def _catalog_connection(self) -> str:
         catalog = self._open()
         try:
-            found = counted(len(answered(catalog, catalog.list_namespaces)), "namespace")
+            found = counted(len(_answered(catalog, catalog.list_namespaces)), "namespace")
         except ForbiddenError:
             found = "namespaces that this user may not list"
         self._catalog = catalog
@@ -214,7 +217,7 @@ class _Examination:
 
     def _existing_namespace(self) -> tuple[str, ...] | None:
         catalog, namespace = self._connected(), self._namespace
-        there = namespace and answered(catalog, lambda: catalog.namespace_exists(namespace))
+        there = namespace and _answered(catalog, lambda: catalog.namespace_exists(namespace))
         return namespace if there else None
 
     def _without_secrets(self, check: Check) -> Check:
@@ -255,3 +258,16 @@ def _folders(table: Table) -> set[str]:
     """Return where files of the table are written."""
     own = (TableProperties.WRITE_DATA_PATH, TableProperties.WRITE_METADATA_PATH)
     return {table.properties.get(path) or table.location() for path in own}
+
+
+def _answered(catalog: Catalog, ask: Callable[[], T]) -> T:
+    """Ask the catalog; raise `UnavailableError` when it does not answer."""
+    try:
+        return ask()
+    except Exception as error:
+        if not is_silence(error):
+            raise
+        raise UnavailableError(
+            f"Catalog {catalog.name!r} does not answer: {first_line(error)}.",
+            remedy="Check its uri, and that it is running and reachable.",
+        ) from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import numpy.typing as npt
@@ -44,8 +45,8 @@ def write_position_deletes(table: Table, deletes: Iterable[tuple[DataFile, Posit
     try:
         return [future.result() for future in futures]
     except BaseException:
-        for (_, _, path), future in zip(planned, futures, strict=True):
-            if not future.exception():
+        for _, _, path in planned:
+            with suppress(OSError):  # half a file is there on a full disk, none where it could not be made
                 table.io.delete(path)
         raise
 

@@ -97,7 +97,10 @@ def file_batches(
     target = arrow_schema(columns)
     with io.new_input(file.file_path).open() as stream:
         fragment = ds.ParquetFileFormat(pre_buffer=True).make_fragment(cast("IO[bytes]", stream))
-        physical = fragment.physical_schema
+        try:
+            physical = fragment.physical_schema
+        except pa.ArrowInvalid as error:  # which knows no name of the file
+            raise pa.ArrowInvalid(f"{file.file_path}: {error}") from error
         known = pyarrow_to_schema(physical, metadata.name_mapping(), downcast_ns_timestamp_to_us=True)
         absent = _values_of_partition(metadata, file, columns, known)
         asked = set(_top_level(columns))

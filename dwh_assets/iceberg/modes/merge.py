@@ -28,6 +28,7 @@ from dwh_assets.iceberg.matching.live_rows import (
     LiveRows,
     batch_with_place,
     live_rows,
+    local_file,
     with_place,
 )
 from dwh_assets.iceberg.matching.match import (
@@ -80,6 +81,8 @@ class Merge:
             self._require_new_keys_once()
             self._files = write_batches(self.target, self._rows(table))
         except _WRONG_VALUES as error:
+            if any((local_file(file.file_path) or file.file_path) in str(error) for file in self._live_files):
+                raise  # a file cannot be read, whatever the expressions say
             raise DataError(
                 f"{self.table}: an expression of the merge fails on some row: {str(error).splitlines()[0]}",
                 remedy="Mend the value, or catch it in the expression, for example with TRY_CAST or CASE.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -77,8 +78,13 @@ class Append:
 
 
 def delete_unused(target: FileTarget, written: Sequence[DataFile], used: Sequence[DataFile]) -> None:
-    """Delete files that were written for a commit that does not use them."""
+    """Delete files that were written for a commit that does not use them.
+
+    One that cannot be deleted stays: that is no reason to fail a commit that landed, or to hide why one did
+    not.
+    """
     kept = {file.file_path for file in used}
     for file in written:
         if file.file_path not in kept:
-            target.io.delete(file.file_path)
+            with suppress(OSError):
+                target.io.delete(file.file_path)

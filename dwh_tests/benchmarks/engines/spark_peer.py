@@ -20,6 +20,7 @@ class _Spark(Work):
     """What CREATE TABLE AS and MERGE INTO share."""
 
     needs = (java(), package("pyspark", "dwh_assets[spark]"))
+    forks = True
     session: Any
 
     def connect(self) -> None:
