@@ -14,6 +14,7 @@ import pytest
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.doctor.check import Check
 from dwh_assets.iceberg.doctor.examination import CHECKS, counted, examine_catalog, examine_declaration
+from dwh_assets.iceberg.doctor.probes import probe_table
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.iceberg.catalogs.test_conformance import SECRET, unreachable
 from dwh_tests.iceberg.conftest import Lake, local
@@ -104,6 +105,26 @@ def test_a_warehouse_that_cannot_be_written_fails_and_leaves_no_namespace(lake: 
 def test_a_file_where_the_warehouse_should_be_fails(lake: Lake) -> None:
     (lake.folder / "lake").write_text("no folder")
     says(doctored(**lake.properties)["permissions"], "failed", "lake")
+
+
+@pytest.mark.parametrize("namespace", [("shop",), None], ids=["in a namespace", "in its own"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_probe_table_is_gone_whatever_ends_the_block(
+    lake: Lake, namespace: tuple[str, ...] | None, error: type[BaseException]
+) -> None:
+    lake.catalog.create_namespace("shop")
+    with pytest.raises(error):
+        interrupt(lake, namespace, error)
+    assert lake.catalog.list_namespaces() == [("shop",)]
+    assert lake.catalog.list_tables("shop") == []
+    assert lake.on_disk() == set()
+
+
+def interrupt(lake: Lake, namespace: tuple[str, ...] | None, error: type[BaseException]) -> None:
+    """Raise an error while a probe table is there."""
+    with probe_table(lake.catalog, namespace) as probe:
+        assert lake.catalog.table_exists(probe.name())
+        raise error
 
 
 # --- The table ---
