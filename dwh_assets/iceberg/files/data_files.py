@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count
 from typing import IO, Any, cast
+from urllib.parse import quote_plus
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,7 @@ from pyiceberg.table import TableProperties
 from pyiceberg.table.locations import LocationProvider
 from pyiceberg.table.sorting import SortOrder
 from pyiceberg.typedef import Record
+from pyiceberg.types import IcebergType
 from pyiceberg.utils.properties import property_as_bool, property_as_int
 
 from dwh_assets.iceberg.arrow.types import arrow_schema
@@ -109,8 +111,21 @@ class FileTarget:
             TableProperties.WRITE_OBJECT_STORE_PARTITIONED_PATHS_DEFAULT,
         )
         if not self.spec.is_unpartitioned() and with_partition:
-            name = f"{self.spec.partition_to_path(partition, self.schema)}/{name}"
+            name = f"{self._partition_path(partition)}/{name}"
         return self.locations.new_data_location(name)
+
+    def _partition_path(self, partition: Record) -> str:
+        """Name the folder as PyIceberg does, without working out the types for each file anew."""
+        fields, kinds = self.spec.fields, self._partition_types
+        shown = (
+            (field.name, field.transform.to_human_string(kind, partition[position]))
+            for position, (field, kind) in enumerate(zip(fields, kinds, strict=True))
+        )
+        return "/".join(f"{quote_plus(name, safe='')}={quote_plus(value, safe='')}" for name, value in shown)
+
+    @cached_property
+    def _partition_types(self) -> list[IcebergType]:
+        return [column.field_type for column in self.spec.partition_type(self.schema).fields]
 
 
 def _hardly_repeats(column: pa.ChunkedArray) -> bool:
