@@ -25,7 +25,7 @@ from pyiceberg.expressions import (
 )
 from pyiceberg.transforms import parse_transform
 
-from dwh_assets.errors import ConfigurationError, DataError, UnsupportedError
+from dwh_assets.errors import ConfigurationError, DataError, UnavailableError, UnsupportedError
 from dwh_assets.iceberg.files import layout
 from dwh_assets.iceberg.files.data_files import OpenDataFile
 from dwh_tests.iceberg.conftest import Lake, duckdb_rows, file_rows, local, multiset
@@ -468,7 +468,7 @@ def test_failure_half_way_leaves_no_file(
     expected: dict[str, type[Exception]] = {
         "the reader": RuntimeError,
         "a later value": DataError,
-        "the disk": OSError,
+        "the disk": UnavailableError,
     }
     with pytest.raises(expected[reason]):
         lake.write(batches(), **declared)
