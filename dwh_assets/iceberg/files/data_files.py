@@ -30,9 +30,10 @@ from pyiceberg.utils.properties import property_as_bool, property_as_int
 from dwh_assets.iceberg.arrow.types import arrow_schema
 from dwh_assets.iceberg.files.metrics import MetricsPlan
 
-# How many rows tell whether a column repeats, and from which share of distinct values on it hardly does.
-_SAMPLE_ROWS = 4096
-_UNIQUE_SHARE = 0.5
+# How many rows tell whether a column repeats, and above which share of distinct values it hardly does.
+_SAMPLE_ROWS = 65_536
+_FIRST_LOOK_ROWS = 4096
+_UNIQUE_SHARE = 0.2
 
 
 @dataclass
@@ -65,14 +66,12 @@ class FileTarget:
         """Which metrics to keep for which column, from the table's metrics properties."""
         return MetricsPlan(self.schema, self.properties)
 
-    def choose_dictionaries(self, rows: pa.Table) -> None:
+    def choose_dictionaries(self, rows: pa.Table, rows_in_file: int) -> None:
         """Look at rows as they will be written: a column that hardly repeats gains nothing by a dictionary.
 
-        It would only cost time, and in small files space: the dictionary holds nearly every value.
+        It would only cost time, and space: the dictionary holds nearly every value.
         """
-        sample = rows.slice(0, _SAMPLE_ROWS)
-        if sample.num_rows < _SAMPLE_ROWS:
-            return
+        sample = rows.slice(0, min(rows_in_file, _SAMPLE_ROWS))
         unique = {name for name in rows.column_names if _hardly_repeats(sample.column(name))}
         paths = parquet_path_to_id_mapping(self.schema)
         self.parquet_options["use_dictionary"] = [path for path in paths if path not in unique]
@@ -133,7 +132,10 @@ def _hardly_repeats(column: pa.ChunkedArray) -> bool:
         return False
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.cast(column.type.storage_type)
-    return bool(pc.count_distinct(column).as_py() > _UNIQUE_SHARE * len(column))
+    few = column.slice(0, _FIRST_LOOK_ROWS)
+    if _distinct_share(few) < _UNIQUE_SHARE / 10:
+        return False
+    return _distinct_share(column) > _UNIQUE_SHARE
 
 
 def _has_null(rows: pa.RecordBatch, path: tuple[str, ...]) -> bool:
@@ -142,6 +144,10 @@ def _has_null(rows: pa.RecordBatch, path: tuple[str, ...]) -> bool:
     for name in path[1:]:
         array = (array.filter(array.is_valid()) if array.null_count else array).field(name)
     return bool(array.null_count)
+
+
+def _distinct_share(column: pa.ChunkedArray) -> float:
+    return float(pc.count_distinct(column).as_py() / max(len(column), 1))
 
 
 def _parquet_options(properties: dict[str, str]) -> dict[str, Any]:
@@ -158,22 +164,25 @@ def _parquet_options(properties: dict[str, str]) -> dict[str, Any]:
             properties, p.PARQUET_DICT_SIZE_BYTES, p.PARQUET_DICT_SIZE_BYTES_DEFAULT
         ),
         "store_decimal_as_integer": True,
+        # Readers go by the field ids; Arrow's own description of the columns would only take room and time.
+        "store_schema": False,
     }
 
 
 class OpenDataFile:
-    """One Parquet file being written. Not safe to share between threads."""
+    """One Parquet file being written. Not safe to share between threads.
 
-    def __init__(self, target: FileTarget, partition: Record) -> None:
+    `schema` is `FileTarget.arrow_schema`, in which text columns may be dictionaries.
+    """
+
+    def __init__(self, target: FileTarget, partition: Record, schema: pa.Schema) -> None:
         self.path = target.new_path(partition)
         self._target = target
         self._partition = partition
         self._output = target.io.new_output(self.path)
         self._stream = self._output.create(overwrite=True)
         try:
-            self._writer = pq.ParquetWriter(
-                cast("IO[bytes]", self._stream), target.arrow_schema, **target.parquet_options
-            )
+            self._writer = pq.ParquetWriter(cast("IO[bytes]", self._stream), schema, **target.parquet_options)
         except BaseException:
             self._stream.close()
             target.io.delete(self.path)

@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from pyiceberg.manifest import DataFile
 from pyiceberg.typedef import Record
 
+from dwh_assets.iceberg.files.coding import start_coding, with_coded
 from dwh_assets.iceberg.files.data_files import FileTarget, OpenDataFile
 from dwh_assets.iceberg.files.gather import Gather
 from dwh_assets.iceberg.files.partitioning import partition_order, sort_columns, split_by_partition
@@ -34,7 +35,7 @@ CHUNK_BYTES = 96 << 20
 # Rows that memory holds anyway are sorted as one chunk, as long as no text column outgrows its offsets.
 HELD_BYTES = 3 << 29
 BUFFER_BYTES = 256 << 20
-PIECE_BYTES = 64 << 20
+PIECE_BYTES = 32 << 20
 MAX_OPEN_FILES = 200
 PARALLEL_BYTES = 24 << 20
 _THREADS = min(4, os.cpu_count() or 1)
@@ -119,23 +120,26 @@ class TableFilesWriter:
     def _submit_chunk(self, *, is_last: bool = False) -> None:
         if not self._chunk:
             return
-        batches, self._chunk, self._chunk_bytes = self._chunk, [], 0
-        rows = pa.Table.from_batches(batches)
-        if self._is_first:
-            self._target.choose_dictionaries(rows)
+        rows = pa.Table.from_batches(self._chunk)
+        self._chunk, self._chunk_bytes = [], 0
         if self._streams:
+            if self._is_first:
+                self._target.choose_dictionaries(rows, rows.num_rows)
             for part in _for_each_thread(rows):
                 self._submit(self._write_rows, Record(), part)
         elif self._is_first and is_last:
-            self._submit_whole(rows, Gather(batches))
+            self._submit_whole(rows)
         else:
             self._submit(self._place, rows)
         self._is_first = False
 
-    def _submit_whole(self, rows: pa.Table, gather: Gather) -> None:
+    def _submit_whole(self, rows: pa.Table) -> None:
         """Write all rows that there are: a few partitions at a time are taken out and become files."""
+        coding = start_coding(rows, self._pool)
         found = partition_order(self._target.spec, self._target.schema, self._target.sort_order, rows)
+        self._target.choose_dictionaries(rows, rows.num_rows // len(found.starts))
         piece_rows = max(1, PIECE_BYTES * rows.num_rows // max(rows.nbytes, 1))
+        gather = Gather(with_coded(rows, coding).to_batches())
         for spans in _grouped(found.spans(), piece_rows):
             self._submit(self._write_partitions, gather, found.indices, spans)
 
@@ -144,8 +148,9 @@ class TableFilesWriter:
     ) -> None:
         first, last = spans[0][1], spans[-1][2]
         ordered = gather.take(indices.slice(first, last - first))
+        row_bytes = ordered.nbytes / ordered.num_rows
         for partition, start, end in spans:
-            self._fill_files(partition, ordered.slice(start - first, end - start))
+            self._fill_files(partition, ordered.slice(start - first, end - start), row_bytes)
             self._finish(self._partitions.pop(partition).idle)
 
     def _submit(self, work: Callable[..., None], *arguments: object) -> None:
@@ -166,6 +171,8 @@ class TableFilesWriter:
             for key, part in split_by_partition(target.spec, target.schema, target.sort_order, rows)
         ]
         with self._lock:
+            if not self._partitions:
+                target.choose_dictionaries(rows, rows.num_rows // len(parts))
             for key, part, size in parts:
                 self._partitions[key].add(part, size)
                 self._buffered += size
@@ -204,15 +211,15 @@ class TableFilesWriter:
 
     def _write_rows(self, key: Record, rows: pa.Table) -> None:
         if rows.num_rows:
-            self._fill_files(key, self._merged(rows) if self._sorts and _parts(rows) > 1 else rows)
+            merged = self._merged(rows) if self._sorts and _parts(rows) > 1 else rows
+            self._fill_files(key, merged, rows.nbytes / rows.num_rows)
 
-    def _fill_files(self, key: Record, rows: pa.Table) -> None:
+    def _fill_files(self, key: Record, rows: pa.Table, row_bytes: float) -> None:
         """Write rows in parts of what is still missing to a full file, so that each has its target size."""
-        row_bytes = rows.nbytes / rows.num_rows
         open_file: OpenDataFile | None = None
         start = 0
         while start < rows.num_rows:
-            open_file = open_file or self._take_file(key)
+            open_file = open_file or self._take_file(key, rows.schema)
             before = open_file.size
             part = rows.slice(start, max(1, int((self._target.file_size - before) / max(row_bytes, 1e-3))))
             open_file.write(part)
@@ -230,12 +237,12 @@ class TableFilesWriter:
         columns = pa.table({key[0]: array for key, array in keys})
         return rows.take(pc.sort_indices(columns, sort_keys=[key for key, _ in keys]))
 
-    def _take_file(self, key: Record) -> OpenDataFile:
+    def _take_file(self, key: Record, schema: pa.Schema) -> OpenDataFile:
         with self._lock:
             idle = self._partitions[key].idle
             if idle:
                 return idle.pop()
-        open_file = OpenDataFile(self._target, key)
+        open_file = OpenDataFile(self._target, key, schema)
         with self._lock:
             self._open.add(open_file)
         return open_file
