@@ -21,7 +21,7 @@ warnings.filterwarnings("ignore", message="Parameter `execution_type`", category
 @dg.definitions
 def defs() -> dg.Definitions:
     """Return the shipped lakehouse on the catalog and the DuckDB file that the environment names."""
-    declared = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+    declared = _declared()
     iceberg = IcebergCatalogResource()
     duckdb = DuckDBResource(database=os.environ.get("DWH_DUCKDB_PATH", "lakehouse/replicas.duckdb"))
     return dg.Definitions.merge(
@@ -36,3 +36,17 @@ def defs() -> dg.Definitions:
             },
         ),
     )
+
+
+def _declared() -> dg.Definitions:
+    """Load what `defs/` declares, in every process of every run.
+
+    `dg.load_from_defs_folder` would do the same, and then catalogue the components of all installed packages:
+    several seconds of importing Snowflake's and Google's clients.
+    """
+    tree = dg.ComponentTree.for_project(Path(__file__).parent)
+    with warnings.catch_warnings():
+        for category in (dg.BetaWarning, dg.PreviewWarning):
+            warnings.simplefilter("ignore", category)
+        declared = tree.build_defs(tree.defs_module_path)
+    return dg.Definitions.merge(declared, dg.Definitions(component_tree=tree))

@@ -15,63 +15,31 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-import uuid
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from pyiceberg.avro.codecs import AvroCompressionCodec
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
-from pyiceberg.io import FileIO
+from pyiceberg.io import FileIO, OutputFile
 from pyiceberg.manifest import (
     DEFAULT_READ_VERSION,
-    DataFile,
     ManifestContent,
-    ManifestEntry,
-    ManifestEntryStatus,
-    ManifestFile,
     ManifestWriter,
     ManifestWriterV2,
     write_manifest,
-    write_manifest_list,
 )
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table, TableProperties
+from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import (
-    Operation,
     Snapshot,
-    SnapshotSummaryCollector,
-    Summary,
-    UpdateMetrics,
-    update_snapshot_summaries,
 )
-from pyiceberg.table.sorting import SortOrder
-from pyiceberg.table.update import (
-    AddPartitionSpecUpdate,
-    AddSchemaUpdate,
-    AddSnapshotUpdate,
-    AddSortOrderUpdate,
-    AssertCurrentSchemaId,
-    AssertDefaultSortOrderId,
-    AssertDefaultSpecId,
-    AssertLastAssignedFieldId,
-    AssertLastAssignedPartitionId,
-    AssertRefSnapshotId,
-    AssertTableUUID,
-    SetCurrentSchemaUpdate,
-    SetDefaultSortOrderUpdate,
-    SetDefaultSpecUpdate,
-    SetPropertiesUpdate,
-    SetSnapshotRefUpdate,
-    TableRequirement,
-    TableUpdate,
-)
+from pyiceberg.typedef import TableVersion
 from requests.exceptions import ConnectionError as HttpConnectionError
 from requests.exceptions import Timeout as HttpTimeout
 from sqlalchemy.exc import OperationalError
@@ -79,7 +47,7 @@ from sqlalchemy.exc import OperationalError
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError
 from dwh_assets.iceberg.faults import is_denied, is_full, lost_connection
 from dwh_assets.iceberg.files.avro_blocks import ManifestBlocks
-from dwh_assets.iceberg.versions import branch_start
+from dwh_assets.iceberg.snapshot import Change, MetadataFiles, SnapshotBuilder
 
 RETRY_SECONDS = 300.0
 _FIRST_PAUSE_SECONDS = 0.05
@@ -92,21 +60,6 @@ _LOST_ANSWERS = (
     HttpConnectionError,
     ConnectionError,
 )
-
-
-@dataclass(frozen=True)
-class Change:
-    """What one snapshot does to a table, decided against one version of it."""
-
-    operation: Operation
-    added: tuple[DataFile, ...] = ()
-    removed: tuple[DataFile, ...] = ()
-    added_deletes: tuple[DataFile, ...] = ()
-    schema: Schema | None = None
-    spec: PartitionSpec | None = None
-    sort_order: SortOrder | None = None
-    properties: dict[str, str] = field(default_factory=dict)
-    summary: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,7 +87,7 @@ def commit(
     `CommitUnknownError` when the catalog's answer was lost and the table cannot be read afterwards.
     """
     _require_branch(table, branch)
-    in_doubt: list[_Snapshot] = []
+    in_doubt: list[SnapshotBuilder] = []
     try:
         return _until_landed(catalog, table, plan, branch, time.monotonic() + retry_seconds, in_doubt)
     except CommitUnknownError:
@@ -151,7 +104,7 @@ def _until_landed(
     plan: Callable[[Table], Change | None],
     branch: str,
     deadline: float,
-    in_doubt: list[_Snapshot],
+    in_doubt: list[SnapshotBuilder],
 ) -> Committed | None:
     """Plan, build and send until a snapshot lands; `in_doubt` holds those of which nobody knows yet."""
     attempt = 0
@@ -160,7 +113,7 @@ def _until_landed(
         change = plan(table)
         if change is None:
             return None
-        producer, base = _Snapshot(table, change, branch), table.metadata
+        producer, base = SnapshotBuilder(table, change, branch, _new_manifest), table.metadata
         try:
             landed = _send(catalog, table, producer)
         except (_Unanswered, CommitFailedException) as error:
@@ -202,7 +155,7 @@ def _require_branch(table: Table, branch: str) -> None:
         )
 
 
-def _discard(producers: Iterable[_Snapshot]) -> None:
+def _discard(producers: Iterable[SnapshotBuilder]) -> None:
     for producer in producers:
         producer.discard()
 
@@ -218,7 +171,7 @@ def _refreshed(table: Table) -> Table:
         ) from error
 
 
-def _unknown(table: Table, producer: _Snapshot) -> CommitUnknownError:
+def _unknown(table: Table, producer: SnapshotBuilder) -> CommitUnknownError:
     return CommitUnknownError(
         f"{'.'.join(table.name())}: the catalog did not answer, so it is unknown whether snapshot "
         f"{producer.snapshot.snapshot_id} landed.",
@@ -230,7 +183,7 @@ class _Unanswered(Exception):
     """The answer was lost and the snapshot is not there, yet: its files are kept in case it still lands."""
 
 
-def _send(catalog: Catalog, table: Table, producer: _Snapshot) -> Table:
+def _send(catalog: Catalog, table: Table, producer: SnapshotBuilder) -> Table:
     """Ask the catalog; return the table with the snapshot in it."""
     try:
         requirements, updates = producer.build()
@@ -245,7 +198,7 @@ def _send(catalog: Catalog, table: Table, producer: _Snapshot) -> Table:
     return Table(table.name(), answer.metadata, answer.metadata_location, table.io, catalog, table.config)
 
 
-def _settle(table: Table, producer: _Snapshot, error: Exception) -> Table:
+def _settle(table: Table, producer: SnapshotBuilder, error: Exception) -> Table:
     """Find out what became of a commit that was answered with an error, or not at all.
 
     Even a refusal may concern our own first try, when something in between repeated the request.
@@ -283,7 +236,6 @@ def _pause(attempt: int, deadline: float, table: Table, error: Exception) -> Non
     time.sleep(pause)
 
 
-MetadataFiles = list[tuple[FileIO, str]]
 _noting: ContextVar[MetadataFiles | None] = ContextVar("_noting", default=None)
 
 
@@ -316,240 +268,18 @@ class _NotedWrite:
         self._write(metadata, io, metadata_path)
 
 
-def discard_metadata(noted: MetadataFiles, *, keep: str | None = None) -> None:
-    """Delete metadata files of what was refused; `keep` is the one that the table stands on."""
-    for io, path in noted:
-        if path != keep:
-            with contextlib.suppress(OSError):
-                io.delete(path)
-
-
-class _Snapshot:
-    """One attempt: the manifests, the manifest list and the metadata updates of one new snapshot."""
-
-    def __init__(self, table: Table, change: Change, branch: str) -> None:
-        self._metadata: TableMetadata = table.metadata
-        self._io: FileIO = table.io
-        self._locations = table.location_provider()
-        self.change = self._change = change
-        self._branch = branch
-        self._branch_head = table.metadata.snapshot_by_name(branch)
-        self._parent = branch_start(table.metadata, branch)
-        self._id = table.metadata.new_snapshot_id()
-        self._uuid = uuid.uuid4()
-        self._written: list[str] = []
-        self.metadata_files: MetadataFiles = []
-        self.snapshot: Snapshot
-
-    def build(self) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
-        """Write manifests and manifest list; return what to ask of the catalog."""
-        manifests = self._kept_manifests() + self._added_manifests()
-        self.snapshot = Snapshot(
-            snapshot_id=self._id,
-            parent_snapshot_id=self._parent.snapshot_id if self._parent else None,
-            manifest_list=self._write_manifest_list(manifests),
-            sequence_number=self._metadata.next_sequence_number(),
-            timestamp_ms=self._timestamp_ms(),
-            summary=self._summary(),
-            schema_id=self._schema.schema_id,
-        )
-        shape_requirements, shape_updates = self._shape_changes()
-        return (
-            AssertTableUUID(uuid=self._metadata.table_uuid),
-            AssertRefSnapshotId(
-                ref=self._branch, snapshot_id=self._branch_head.snapshot_id if self._branch_head else None
-            ),
-            *shape_requirements,
-        ), (
-            *shape_updates,
-            *self._property_updates(),
-            AddSnapshotUpdate(snapshot=self.snapshot),
-            self._move_branch(),
-        )
-
-    def _move_branch(self) -> SetSnapshotRefUpdate:
-        """Point the branch at the new snapshot; what is said of its retention stays said."""
-        ref = self._metadata.refs.get(self._branch)
-        return SetSnapshotRefUpdate(
-            ref_name=self._branch,
-            type=SnapshotRefType.BRANCH,
-            snapshot_id=self._id,
-            max_ref_age_ms=ref.max_ref_age_ms if ref else None,
-            max_snapshot_age_ms=ref.max_snapshot_age_ms if ref else None,
-            min_snapshots_to_keep=ref.min_snapshots_to_keep if ref else None,
-        )
-
-    def discard(self) -> None:
-        """Delete the files of an attempt that did not land."""
-        discard_metadata([*self.metadata_files, *((self._io, path) for path in self._written)])
-
-    @property
-    def _schema(self) -> Schema:
-        new = self._change.schema
-        if new is None:
-            return self._metadata.schema()
-        return new.model_copy(update={"schema_id": max(s.schema_id for s in self._metadata.schemas) + 1})
-
-    @property
-    def _specs(self) -> dict[int, PartitionSpec]:
-        new = self._change.spec
-        return {**self._metadata.specs(), **({new.spec_id: new} if new else {})}
-
-    def _timestamp_ms(self) -> int:
-        """Return now, or just after the newest snapshot: a clock that lags must not turn history round."""
-        return max(int(time.time() * 1000), self._metadata.last_updated_ms + 1)
-
-    def _shape_changes(self) -> tuple[list[TableRequirement], list[TableUpdate]]:
-        """Require the shape that the plan saw, and change what the plan wants changed."""
-        metadata, spec, order = self._metadata, self._change.spec, self._change.sort_order
-        requirements: list[TableRequirement] = [
-            AssertCurrentSchemaId(current_schema_id=metadata.current_schema_id),
-            AssertDefaultSpecId(default_spec_id=metadata.default_spec_id),
-            AssertDefaultSortOrderId(default_sort_order_id=metadata.default_sort_order_id),
-        ]
-        updates: list[TableUpdate] = []
-        if self._change.schema is not None:
-            requirements.append(AssertLastAssignedFieldId(last_assigned_field_id=metadata.last_column_id))
-            updates += [AddSchemaUpdate(schema_=self._schema), SetCurrentSchemaUpdate(schema_id=-1)]
-        if spec is not None and spec.spec_id != metadata.default_spec_id:
-            if spec.spec_id not in metadata.specs():
-                requirements.append(
-                    AssertLastAssignedPartitionId(last_assigned_partition_id=metadata.last_partition_id)
-                )
-                updates.append(AddPartitionSpecUpdate(spec=spec))
-            updates.append(SetDefaultSpecUpdate(spec_id=spec.spec_id))
-        if order is not None and order.order_id != metadata.default_sort_order_id:
-            if metadata.sort_order_by_id(order.order_id) is None:
-                updates.append(AddSortOrderUpdate(sort_order=order))
-            updates.append(SetDefaultSortOrderUpdate(sort_order_id=order.order_id))
-        return requirements, updates
-
-    def _property_updates(self) -> list[TableUpdate]:
-        new = {
-            key: value
-            for key, value in self._change.properties.items()
-            if self._metadata.properties.get(key) != value
-        }
-        return [SetPropertiesUpdate(updates=new)] if new else []
-
-    def _kept_manifests(self) -> list[ManifestFile]:
-        """Carry the parent's manifests over; those that list a removed file are written anew."""
-        if self._parent is None:
-            return []
-        missing = {file.file_path for file in self._change.removed}
-        kept = [
-            self._without_removed(manifest, missing) if missing else manifest
-            for manifest in self._parent.manifests(self._io)
-            if manifest.has_added_files() or manifest.has_existing_files()
-        ]
-        if missing:
-            raise CommitFailedException(f"{len(missing)} files to remove are no longer in the table")
-        return kept
-
-    def _without_removed(self, manifest: ManifestFile, missing: set[str]) -> ManifestFile:
-        entries = manifest.fetch_manifest_entry(self._io, discard_deleted=True)
-        hit = {entry.data_file.file_path for entry in entries} & missing
-        if not hit:
-            return manifest
-        missing -= hit
-        with self._manifest_writer(self._specs[manifest.partition_spec_id], manifest.content) as writer:
-            for entry in entries:
-                if entry.data_file.file_path in hit:
-                    writer.delete(entry)
-                else:
-                    writer.existing(entry)
-        return writer.to_manifest_file()
-
-    def _added_manifests(self) -> list[ManifestFile]:
-        return [
-            self._write_added(spec_id, content, files)
-            for content, all_files in (
-                (ManifestContent.DATA, self._change.added),
-                (ManifestContent.DELETES, self._change.added_deletes),
-            )
-            for spec_id, files in _by_spec(all_files).items()
-        ]
-
-    def _write_added(self, spec_id: int, content: ManifestContent, files: list[DataFile]) -> ManifestFile:
-        with self._manifest_writer(self._specs[spec_id], content) as writer:
-            for file in files:
-                writer.add(
-                    ManifestEntry.from_args(
-                        status=ManifestEntryStatus.ADDED, snapshot_id=self._id, data_file=file
-                    )
-                )
-        return writer.to_manifest_file()
-
-    def _manifest_writer(self, spec: PartitionSpec, content: ManifestContent) -> ManifestWriter:
-        output = self._io.new_output(self._new_path(f"{self._uuid}-m{len(self._written)}.avro"))
-        version = self._metadata.format_version
-        if version == 1:
-            return write_manifest(version, spec, self._schema, output, self._id, self._compression)
-        return _ManifestWriter(content, spec, self._schema, output, self._id, self._compression)
-
-    def _write_manifest_list(self, manifests: list[ManifestFile]) -> str:
-        path = self._new_path(f"snap-{self._id}-0-{self._uuid}.avro")
-        with write_manifest_list(
-            format_version=self._metadata.format_version,
-            output_file=self._io.new_output(path),
-            snapshot_id=self._id,
-            parent_snapshot_id=self._parent.snapshot_id if self._parent else None,
-            sequence_number=self._metadata.next_sequence_number(),
-            avro_compression=self._compression,
-        ) as writer:
-            writer.add_manifests(manifests)
-        return path
-
-    def _new_path(self, name: str) -> str:
-        path = self._locations.new_metadata_location(name)
-        self._written.append(path)
-        return path
-
-    @property
-    def _compression(self) -> AvroCompressionCodec:
-        named = self._metadata.properties.get(
-            TableProperties.WRITE_AVRO_COMPRESSION, TableProperties.WRITE_AVRO_COMPRESSION_DEFAULT
-        )
-        return cast("AvroCompressionCodec", named)
-
-    def _summary(self) -> Summary:
-        counted = Summary(operation=Operation.OVERWRITE, **self._counted(), **self._change.summary)
-        previous = self._parent.summary if self._parent else None
-        with_totals = update_snapshot_summaries(counted, previous.additional_properties if previous else None)
-        return Summary(operation=self._change.operation, **with_totals.additional_properties)
-
-    def _counted(self) -> dict[str, str]:
-        """Count files, rows and bytes, in all and of each changed partition where the table asks for that."""
-        limit = int(self._metadata.properties.get(TableProperties.WRITE_PARTITION_SUMMARY_LIMIT, "0"))
-        if limit == 0:
-            return self._counted_in_all()
-        collector = SnapshotSummaryCollector(limit)
-        specs, schema = self._specs, self._schema
-        for file in (*self._change.added, *self._change.added_deletes):
-            collector.add_file(file, schema, specs[file.spec_id])
-        for file in self._change.removed:
-            collector.remove_file(file, schema, specs[file.spec_id])
-        return collector.build()
-
-    def _counted_in_all(self) -> dict[str, str]:
-        metrics = UpdateMetrics()
-        added, removed = (*self._change.added, *self._change.added_deletes), self._change.removed
-        for file in added:
-            metrics.add_file(file)
-        for file in removed:
-            metrics.remove_file(file)
-        partitions = {(file.spec_id, file.partition) for file in (*added, *removed) if len(file.partition)}
-        return {
-            **metrics.to_dict(),
-            **({"changed-partition-count": str(len(partitions))} if partitions else {}),
-        }
-
-
-def _by_spec(files: Iterable[DataFile]) -> dict[int, list[DataFile]]:
-    grouped: defaultdict[int, list[DataFile]] = defaultdict(list)
-    for file in files:
-        grouped[file.spec_id].append(file)
-    return grouped
+def _new_manifest(
+    version: TableVersion,
+    content: ManifestContent,
+    spec: PartitionSpec,
+    schema: Schema,
+    output: OutputFile,
+    snapshot_id: int,
+    compression: AvroCompressionCodec,
+) -> ManifestWriter:
+    if version == 1:
+        return write_manifest(version, spec, schema, output, snapshot_id, compression)
+    return _ManifestWriter(content, spec, schema, output, snapshot_id, compression)
 
 
 class _ManifestWriter(ManifestWriterV2):

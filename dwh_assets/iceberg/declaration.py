@@ -22,9 +22,10 @@ from pyiceberg.types import DecimalType, FixedType, UUIDType
 from dwh_assets.config import PartitionBy, TableLayout
 from dwh_assets.errors import ConfigurationError, UnsupportedError
 from dwh_assets.iceberg.catalogs.load import ensure_namespace
-from dwh_assets.iceberg.commit import MetadataFiles, discard_metadata, noted_metadata
+from dwh_assets.iceberg.commit import noted_metadata
 from dwh_assets.iceberg.faults import explained, readable
 from dwh_assets.iceberg.schema_evolution import decide, declare, relaxable, with_optional
+from dwh_assets.iceberg.snapshot import MetadataFiles, discard_metadata
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,18 @@ from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation
 
 from dwh_assets.config import IcebergWriterConfig
-from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError, DataError
+from dwh_assets.errors import (
+    CommitUnknownError,
+    ConfigurationError,
+    ConflictError,
+    DataError,
+    DwhError,
+)
 from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
 from dwh_assets.iceberg.arrow.types import align
 from dwh_assets.iceberg.capabilities import CAPABILITIES, Capabilities
 from dwh_assets.iceberg.catalogs.load import load_catalog
-from dwh_assets.iceberg.commit import Change, Committed, commit
+from dwh_assets.iceberg.commit import Committed, commit
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
 from dwh_assets.iceberg.doctor.check import Check
 from dwh_assets.iceberg.doctor.examination import examine_table
@@ -53,6 +59,7 @@ from dwh_assets.iceberg.modes.upsert import Upsert
 from dwh_assets.iceberg.results import IDEMPOTENCY_KEY, WriteResult, result_of, written_before
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS, total_rows
 from dwh_assets.iceberg.schema_evolution import declare
+from dwh_assets.iceberg.snapshot import Change
 from dwh_assets.iceberg.stream import (
     STREAM_PREFIX,
     MicroBatches,
@@ -80,7 +87,10 @@ class IcebergWriter:
     def catalog(self) -> Catalog:
         """The table's catalog, opened at its first use: a doctor has to come to one that does not answer."""
         if self._catalog is None:
-            self._catalog = load_catalog(self.config.resolved_catalog())
+            try:
+                self._catalog = load_catalog(self.config.resolved_catalog())
+            except DwhError as error:
+                raise type(error)(f"{self.config.table}: {error.message}", remedy=error.remedy) from None
         return self._catalog
 
     def doctor(self, data: Any = None, *, probe: bool = True) -> list[Check]:

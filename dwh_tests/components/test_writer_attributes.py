@@ -160,7 +160,8 @@ def test_a_branch_declared_in_yaml_is_what_the_asset_is(lake: Lake) -> None:
     assert [len(iceberg_rows(lake.metadata_location("shop.orders"), at)) for at in (audit, main)] == [4, 3]
     (event,) = materializations(result, "shop.orders")
     assert event.metadata["dwh/snapshot_id"].value == str(audit)
-    (check,) = result.get_asset_check_evaluations()
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    check = checks["key_is_unique"]
     assert (check.passed, check.metadata["dwh/snapshot_id"].value) == (False, str(audit))
     assert lake.snapshots("shop.copy")[-1]["summary"]["dwh.input.shop.orders"] == str(audit)
     head = lake.metadata("shop.growing")["refs"]["audit"]["snapshot-id"]

@@ -22,8 +22,9 @@ from pyiceberg.table.snapshots import Operation
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.catalogs.load import load_catalog
-from dwh_assets.iceberg.commit import Change, commit
+from dwh_assets.iceberg.commit import commit
 from dwh_assets.iceberg.results import WriteResult
+from dwh_assets.iceberg.snapshot import Change
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.independent import iceberg_rows
 

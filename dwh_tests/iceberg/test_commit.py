@@ -28,7 +28,8 @@ from dwh_assets.errors import (
     UnavailableError,
 )
 from dwh_assets.iceberg import commit as commit_module
-from dwh_assets.iceberg.commit import Change, commit
+from dwh_assets.iceberg.commit import commit
+from dwh_assets.iceberg.snapshot import Change
 from dwh_tests.iceberg.conftest import Lake, local, multiset
 
 BUSY = OperationalError("UPDATE", None, Exception("database is locked"))

@@ -20,10 +20,11 @@ from pyiceberg.types import LongType, StringType
 
 from dwh_assets.errors import ConfigurationError, NotFoundError, UnsupportedError
 from dwh_assets.iceberg import scan as scan_module
-from dwh_assets.iceberg.commit import Change, commit
+from dwh_assets.iceberg.commit import commit
 from dwh_assets.iceberg.files import reading
 from dwh_assets.iceberg.filters import filter_expression
 from dwh_assets.iceberg.scan import max_value, read, scan
+from dwh_assets.iceberg.snapshot import Change
 from dwh_tests.iceberg.conftest import Lake, Row, local, multiset
 
 NAN = float("nan")

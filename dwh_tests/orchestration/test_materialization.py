@@ -8,7 +8,8 @@ import pyarrow as pa
 from dagster import DagsterEventType
 from pyiceberg.table.snapshots import Operation
 
-from dwh_assets.iceberg.commit import Change, commit
+from dwh_assets.iceberg.commit import commit
+from dwh_assets.iceberg.snapshot import Change
 from dwh_tests.orchestration.lake import Lake, materializations, written_by
 
 TABLE = "shop.orders"

@@ -26,10 +26,11 @@ from pyiceberg.types import LongType, NestedField
 
 from dwh_assets.errors import DwhError, TerminalError
 from dwh_assets.iceberg.catalogs.load import ensure_namespace
-from dwh_assets.iceberg.commit import Change, commit
+from dwh_assets.iceberg.commit import commit
 from dwh_assets.iceberg.doctor.check import described
 from dwh_assets.iceberg.doctor.clock import skew
 from dwh_assets.iceberg.matching.live_rows import local_file
+from dwh_assets.iceberg.snapshot import Change
 
 PREFIX = "dwh_doctor_"
 _TAG = "dwh_doctor"

@@ -54,15 +54,13 @@ from dwh_assets.errors import (
     UnavailableError,
     UnsupportedError,
 )
-from dwh_assets.iceberg.catalogs import hadoop as hadoop_catalog
-from dwh_assets.iceberg.catalogs.atomic_put import (
-    LocalStore,
-    Store,
-    checked_warehouse,
-    create_exclusively,
-    open_store,
-)
+from dwh_assets.iceberg.catalogs import hadoop_versions
+from dwh_assets.iceberg.catalogs.atomic_put import create_exclusively
 from dwh_assets.iceberg.catalogs.hadoop import HadoopCatalog
+from dwh_assets.iceberg.catalogs.hadoop_versions import serialize
+from dwh_assets.iceberg.catalogs.stores.base import Store
+from dwh_assets.iceberg.catalogs.stores.local import LocalStore
+from dwh_assets.iceberg.catalogs.stores.opening import checked_warehouse, open_store
 from dwh_tests.independent import iceberg_rows
 from dwh_tests.servers.all_servers import servers_required
 from dwh_tests.servers.availability import package
@@ -625,7 +623,7 @@ def test_a_lost_answer_is_looked_up(tmp_path: Path) -> None:
 
 def test_no_two_attempts_write_the_same_bytes(orders: Table) -> None:
     """Else both of two writers that make one change in one millisecond would find "their" version there."""
-    first, second = (hadoop_catalog._serialize(orders.metadata) for _ in range(2))
+    first, second = (serialize(orders.metadata) for _ in range(2))
     assert first != second
     assert json.loads(first) == json.loads(second)
 
@@ -779,7 +777,7 @@ def first_asleep(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], None])
         create_exclusively(store, location, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(hadoop_catalog, "create_exclusively", sleeper)
+        patch.setattr(hadoop_versions, "create_exclusively", sleeper)
         yield
     assert slept
 
@@ -825,7 +823,7 @@ def test_a_sleeper_overtaken_the_ordinary_way_is_part_of_history(local: HadoopCa
         for number in (2, 3, 4):
             theirs.append(rows(number))
 
-    monkeypatch.setattr(hadoop_catalog, "create_exclusively", overtaken)
+    monkeypatch.setattr(hadoop_versions, "create_exclusively", overtaken)
     table.append(rows(1))
     assert ids_by_duckdb(local.load_table("shop.orders").metadata_location) == [1, 2, 3, 4]
     assert hint_in(metadata_folder(table)) == "5"

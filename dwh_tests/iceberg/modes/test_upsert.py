@@ -24,10 +24,11 @@ from pyiceberg.types import DoubleType, LongType, NestedField, StringType
 
 from dwh_assets.errors import ConfigurationError, DataError, SchemaError, UnsupportedError
 from dwh_assets.iceberg import scan
-from dwh_assets.iceberg.commit import Change, commit
+from dwh_assets.iceberg.commit import commit
 from dwh_assets.iceberg.matching import source_rows
 from dwh_assets.iceberg.modes import upsert
 from dwh_assets.iceberg.results import WriteResult
+from dwh_assets.iceberg.snapshot import Change
 from dwh_tests.iceberg.conftest import Lake, Row, multiset
 
 UPSERT: dict[str, Any] = {"write_mode": "upsert", "key_columns": ["id"]}
