@@ -31,10 +31,12 @@ from dwh_assets.iceberg.files.gather import Gather
 from dwh_assets.iceberg.files.partitioning import partition_order, sort_columns, split_by_partition
 from dwh_assets.iceberg.files.spill import Spill
 
-CHUNK_BYTES = 96 << 20
+# Rows that are sorted are copied twice on the way, those that go into files as they come are not.
+CHUNK_BYTES = 32 << 20
+PLAIN_CHUNK_BYTES = 96 << 20
 # Rows that memory holds anyway are sorted as one chunk, as long as no text column outgrows its offsets.
 HELD_BYTES = 3 << 29
-BUFFER_BYTES = 256 << 20
+BUFFER_BYTES = 192 << 20
 PIECE_BYTES = 32 << 20
 MAX_OPEN_FILES = 200
 PARALLEL_BYTES = 24 << 20
@@ -82,7 +84,7 @@ class TableFilesWriter:
         self._running: set[Future[None]] = set()
         self._sorts = not target.sort_order.is_unsorted
         self._streams = target.spec.is_unpartitioned() and not self._sorts
-        self._chunk_limit = HELD_BYTES if held and not self._streams else CHUNK_BYTES
+        self._chunk_limit = self._limit(held)
         self._is_first = True
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -94,6 +96,11 @@ class TableFilesWriter:
         self._chunk_bytes += batch.nbytes
         if self._chunk_bytes >= self._chunk_limit:
             self._submit_chunk()
+
+    def _limit(self, held: bool) -> int:
+        if self._streams:
+            return PLAIN_CHUNK_BYTES
+        return HELD_BYTES if held else CHUNK_BYTES
 
     def close(self) -> list[DataFile]:
         """Write what waits and return every data file of this write."""

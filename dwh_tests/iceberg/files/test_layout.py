@@ -336,6 +336,7 @@ def test_sort_orders_evolve(lake: Lake) -> None:
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks, buffers and open files so small that a few thousand rows make them overflow often."""
     monkeypatch.setattr(layout, "CHUNK_BYTES", 4 << 10)
+    monkeypatch.setattr(layout, "PLAIN_CHUNK_BYTES", 4 << 10)
     monkeypatch.setattr(layout, "HELD_BYTES", 32 << 10)
     monkeypatch.setattr(layout, "PIECE_BYTES", 1 << 10)
     monkeypatch.setattr(layout, "MAX_OPEN_FILES", 3)
