@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import quote
 
+from dotenv import load_dotenv
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from dwh_assets.errors import ConfigurationError
@@ -52,8 +53,10 @@ class CatalogConfig(_Declared):
     def from_environment(cls) -> Self:
         """Read the catalog from `DWH_CATALOG_*` and `DWH_WAREHOUSE`; by default SQLite and local files.
 
+        `.env` of the current folder is read, too, as Dagster does; variables that are set already win.
         Raises `ConfigurationError` for an unknown kind.
         """
+        load_dotenv(Path(".env").absolute())
         kind = os.environ.get("DWH_CATALOG_TYPE", "sql")
         if kind not in get_args(CatalogKind):
             raise ConfigurationError(

@@ -113,17 +113,17 @@ def _until_landed(
         change = plan(table)
         if change is None:
             return None
-        producer, base = SnapshotBuilder(table, change, branch, _new_manifest), table.metadata
+        builder, base = SnapshotBuilder(table, change, branch, _new_manifest), table.metadata
         try:
-            landed = _send(catalog, table, producer)
+            landed = _send(catalog, table, builder)
         except (_Unanswered, CommitFailedException) as error:
             if isinstance(error, _Unanswered):
-                in_doubt.append(producer)
+                in_doubt.append(builder)
             _pause(attempt, deadline, table, error)
         else:
             _discard(in_doubt)  # they stood on a head that is no longer the branch's
             _drop_old_metadata(landed, base)
-            return Committed(landed, producer.snapshot, change, attempt)
+            return Committed(landed, builder.snapshot, change, attempt)
         table = _refreshed(table)
         for earlier in in_doubt:
             if table.snapshot_by_id(earlier.snapshot.snapshot_id) is not None:
@@ -155,9 +155,9 @@ def _require_branch(table: Table, branch: str) -> None:
         )
 
 
-def _discard(producers: Iterable[SnapshotBuilder]) -> None:
-    for producer in producers:
-        producer.discard()
+def _discard(builders: Iterable[SnapshotBuilder]) -> None:
+    for builder in builders:
+        builder.discard()
 
 
 def _refreshed(table: Table) -> Table:
@@ -171,10 +171,10 @@ def _refreshed(table: Table) -> Table:
         ) from error
 
 
-def _unknown(table: Table, producer: SnapshotBuilder) -> CommitUnknownError:
+def _unknown(table: Table, builder: SnapshotBuilder) -> CommitUnknownError:
     return CommitUnknownError(
         f"{'.'.join(table.name())}: the catalog did not answer, so it is unknown whether snapshot "
-        f"{producer.snapshot.snapshot_id} landed.",
+        f"{builder.snapshot.snapshot_id} landed.",
         remedy="Once the catalog answers, look for that snapshot; repeat the write if it is missing.",
     )
 
@@ -183,22 +183,22 @@ class _Unanswered(Exception):
     """The answer was lost and the snapshot is not there, yet: its files are kept in case it still lands."""
 
 
-def _send(catalog: Catalog, table: Table, producer: SnapshotBuilder) -> Table:
+def _send(catalog: Catalog, table: Table, builder: SnapshotBuilder) -> Table:
     """Ask the catalog; return the table with the snapshot in it."""
     try:
-        requirements, updates = producer.build()
+        requirements, updates = builder.build()
     except BaseException:
-        producer.discard()
+        builder.discard()
         raise
     try:
-        with noted_metadata(catalog, producer.metadata_files):
+        with noted_metadata(catalog, builder.metadata_files):
             answer = catalog.commit_table(table, requirements, updates)
     except Exception as error:
-        return _settle(table, producer, error)
+        return _settle(table, builder, error)
     return Table(table.name(), answer.metadata, answer.metadata_location, table.io, catalog, table.config)
 
 
-def _settle(table: Table, producer: SnapshotBuilder, error: Exception) -> Table:
+def _settle(table: Table, builder: SnapshotBuilder, error: Exception) -> Table:
     """Find out what became of a commit that was answered with an error, or not at all.
 
     Even a refusal may concern our own first try, when something in between repeated the request.
@@ -206,15 +206,15 @@ def _settle(table: Table, producer: SnapshotBuilder, error: Exception) -> Table:
     try:
         fresh = _refreshed(table)
     except ConflictError:
-        producer.discard()
+        builder.discard()
         raise
     except Exception as unreadable:
-        raise _unknown(table, producer) from unreadable
-    if fresh.snapshot_by_id(producer.snapshot.snapshot_id) is not None:
+        raise _unknown(table, builder) from unreadable
+    if fresh.snapshot_by_id(builder.snapshot.snapshot_id) is not None:
         return fresh
     if _is_lost(error):
         raise _Unanswered(f"{'.'.join(table.name())}: {type(error).__name__}") from error
-    producer.discard()
+    builder.discard()
     raise error
 
 

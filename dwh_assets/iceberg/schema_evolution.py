@@ -253,10 +253,14 @@ class _Comparison:
 
     def _missing(self, field: NestedField, path: str) -> None:
         if field.required or not self.evolution.enabled or self.evolution.mode == "strict":
+            enable = "" if self.evolution.enabled else "enabled: true and "
+            remedy = (
+                "Add it to the data; it is required."
+                if field.required
+                else f"Add it to the data (nulls will do), or set schema_evolution {enable}mode: permissive."
+            )
             raise SchemaError(
-                f"{self.table}: column {path!r} ({field.field_type}) is missing in the data.",
-                remedy="Add it to the data (nulls will do where it is not required), or set schema_evolution "
-                "mode: permissive.",
+                f"{self.table}: column {path!r} ({field.field_type}) is missing in the data.", remedy=remedy
             )
 
     def _added(self, field: pa.Field, prefix: str) -> NestedField:
@@ -391,7 +395,7 @@ def _remedy(current: IcebergType, incoming: IcebergType) -> str:
         return "State the time zone: a timestamp without one is not an instant; convert the data first."
     if _reinterprets(current, incoming):
         return "Convert the data first, so that it is plain what the values mean."
-    if isinstance(current, StringType) or isinstance(incoming, StringType):
+    if current.is_primitive and incoming.is_primitive:
         return (
             "Convert the data, or set schema_evolution mode: permissive to cast where every value survives."
         )

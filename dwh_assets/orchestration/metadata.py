@@ -137,9 +137,13 @@ def write_summary(result: WriteResult, write_mode: str, partitions: str | None) 
     updated = f"{result.rows_updated:,} updated, " if result.rows_updated else ""
     return (
         f"**{write_mode}**{where}: {result.rows_inserted:,} rows in, {updated}{result.rows_deleted:,} out, "
-        f"{result.total_rows:,} now. {result.files_added} files ({human_bytes(result.bytes_added)}) added, "
+        f"{result.total_rows:,} now. {_files(result.files_added)} ({human_bytes(result.bytes_added)}) added, "
         f"{result.files_removed} removed. Snapshot `{result.snapshot_id}`.{changes}"
     )
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
 
 
 def human_bytes(count: int) -> str:

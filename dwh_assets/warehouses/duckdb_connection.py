@@ -20,6 +20,7 @@ from typing import Any, Self
 import duckdb
 
 from dwh_assets.errors import ConfigurationError, NotFoundError, UnavailableError
+from dwh_assets.iceberg.faults import first_line
 
 ConnectionFactory = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
@@ -115,7 +116,7 @@ class DuckDBConnections:
             return f"this process (PID {os.getpid()}), read-only or with other settings"
         if not _LOCKED.search(str(error)):
             raise ConfigurationError(
-                f"{self._name(error)} cannot be opened: {str(error).splitlines()[0]}.",
+                f"{self._name(error)} cannot be opened: {first_line(error)}.",
                 remedy="Check its path, its permissions, and that it is a DuckDB database.",
             ) from error
         found = _HOLDER.search(str(error))

@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 from pyiceberg.table import DataScan
 
 from dwh_assets.errors import DataError
+from dwh_assets.iceberg.faults import first_line
 from dwh_assets.iceberg.scan import read
 
 _BATCH_ROWS = 122_880
@@ -37,7 +38,7 @@ def as_reader(data: Any) -> pa.RecordBatchReader:
         return _from_library(data)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError) as error:
         raise DataError(
-            f"The {type(data).__name__} cannot be read as Arrow: {str(error).splitlines()[0]}.",
+            f"The {type(data).__name__} cannot be read as Arrow: {first_line(error)}.",
             remedy="Give each column one name and values of one type.",
         ) from error
 

@@ -42,6 +42,7 @@ from pyiceberg.types import (
 )
 
 from dwh_assets.errors import DataError, SchemaError, UnsupportedError
+from dwh_assets.iceberg.faults import first_line
 
 MAX_DECIMAL_PRECISION = 38
 # Where Parquet's Arrow schema keeps a field's id.
@@ -353,7 +354,7 @@ def _cast_primitive(array: pa.Array, target: pa.DataType, where: str) -> pa.Arra
         _require_survival(array, cast)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
         raise DataError(
-            f"{where} of type {array.type} does not fit {target}: {str(error).splitlines()[0]}.",
+            f"{where} of type {array.type} does not fit {target}: {first_line(error)}.",
             remedy="Mend the value, or widen the column's type.",
         ) from None
     return cast

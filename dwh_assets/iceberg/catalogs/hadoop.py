@@ -50,12 +50,11 @@ from dwh_assets.errors import (
 )
 from dwh_assets.iceberg.arrow.types import iceberg_schema
 from dwh_assets.iceberg.catalogs.atomic_put import require_exclusive
+from dwh_assets.iceberg.catalogs.hadoop_versions import Version, Versions
 from dwh_assets.iceberg.catalogs.stores.opening import checked_warehouse, one_spelling, open_store
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-from dwh_assets.iceberg.catalogs.hadoop_versions import Version, Versions
 
 logger = logging.getLogger(__name__)
 

@@ -150,13 +150,21 @@ def _distinct_share(column: pa.ChunkedArray) -> float:
     return float(pc.count_distinct(column).as_py() / max(len(column), 1))
 
 
-def _parquet_options(properties: dict[str, str]) -> dict[str, Any]:
+def compression(properties: Mapping[str, str]) -> dict[str, Any]:
+    """Return codec and level as the table's properties have them."""
     p = TableProperties
     codec = properties.get(p.PARQUET_COMPRESSION, p.PARQUET_COMPRESSION_DEFAULT)
-    level = property_as_int(properties, p.PARQUET_COMPRESSION_LEVEL, p.PARQUET_COMPRESSION_LEVEL_DEFAULT)
+    level = properties.get(p.PARQUET_COMPRESSION_LEVEL)
     return {
         "compression": "none" if codec == "uncompressed" else codec,
-        "compression_level": level,
+        "compression_level": None if level is None else int(level),
+    }
+
+
+def _parquet_options(properties: dict[str, str]) -> dict[str, Any]:
+    p = TableProperties
+    return {
+        **compression(properties),
         "data_page_size": property_as_int(
             properties, p.PARQUET_PAGE_SIZE_BYTES, p.PARQUET_PAGE_SIZE_BYTES_DEFAULT
         ),

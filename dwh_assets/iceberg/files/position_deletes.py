@@ -7,9 +7,10 @@ finds it by the data file's path. It carries the spec and the partition of its d
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import FileScanTask, Table
+
+from dwh_assets.iceberg.files.data_files import compression
 
 PATH_ID = 2147483546
 POSITION_ID = 2147483545
@@ -41,7 +44,8 @@ def write_position_deletes(table: Table, deletes: Iterable[tuple[DataFile, Posit
         for number, (data_file, positions) in enumerate(deletes)
     ]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="deletes") as pool:
-        futures = [pool.submit(_write, table.io, *one) for one in planned]
+        codec = compression(_delete_properties(table.metadata.properties))
+        futures = [pool.submit(_write, table.io, codec, *one) for one in planned]
     try:
         return [future.result() for future in futures]
     except BaseException:
@@ -51,13 +55,24 @@ def write_position_deletes(table: Table, deletes: Iterable[tuple[DataFile, Posit
         raise
 
 
-def _write(io: FileIO, data_file: DataFile, positions: Positions, path: str) -> DataFile:
+def _delete_properties(properties: Mapping[str, str]) -> dict[str, str]:
+    """Delete files are written as data files are, unless `write.delete.*` says otherwise."""
+    prefix = "write.delete."
+    own = {
+        f"write.{key.removeprefix(prefix)}": properties[key] for key in properties if key.startswith(prefix)
+    }
+    return {**properties, **own}
+
+
+def _write(
+    io: FileIO, codec: Mapping[str, Any], data_file: DataFile, positions: Positions, path: str
+) -> DataFile:
     repeated = pa.DictionaryArray.from_arrays(
         pa.array(np.zeros(len(positions), np.int32)), [data_file.file_path]
     )
     rows = pa.Table.from_arrays([repeated.cast(pa.string()), pa.array(positions)], schema=_SCHEMA)
     with io.new_output(path).create(overwrite=True) as stream:
-        pq.write_table(rows, stream, compression="zstd")
+        pq.write_table(rows, stream, **codec)
         size = stream.tell()
     bound = data_file.file_path.encode()
     delete_file = DataFile.from_args(

@@ -19,6 +19,7 @@ from pyiceberg.table import FileScanTask, Table
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import DataError
 from dwh_assets.iceberg.arrow.types import align, arrow_schema
+from dwh_assets.iceberg.faults import first_line
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
 from dwh_assets.iceberg.files.position_deletes import Positions
@@ -84,7 +85,7 @@ class Merge:
             if any((local_file(file.file_path) or file.file_path) in str(error) for file in self._live_files):
                 raise  # a file cannot be read, whatever the expressions say
             raise DataError(
-                f"{self.table}: an expression of the merge fails on some row: {str(error).splitlines()[0]}",
+                f"{self.table}: an expression of the merge fails on some row: {first_line(error)}",
                 remedy="Mend the value, or catch it in the expression, for example with TRY_CAST or CASE.",
             ) from error
         hits = self._hits()

@@ -13,6 +13,7 @@ from dwh_assets.config import Merge as MergeDeclared
 from dwh_assets.config import MergeClause, TableLayout
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.arrow.types import arrow_schema, writable_type
+from dwh_assets.iceberg.faults import first_line
 from dwh_assets.iceberg.matching.match import column_sql, differ_sql
 from dwh_assets.iceberg.matching.source_rows import internal_name, internal_names
 from dwh_assets.iceberg.modes.merge_conditions import (
@@ -230,5 +231,5 @@ class _Compiler:
             return str((self._binder.execute(types_sql).fetchone() or ("", ""))[1])
         except duckdb.Error as error:
             raise scope.error(
-                f"{text!r} cannot be evaluated: {str(error).splitlines()[0]}", "Correct the expression."
+                f"{text!r} cannot be evaluated: {first_line(error)}", "Correct the expression."
             ) from None

@@ -16,6 +16,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
 from dwh_assets.errors import ConfigurationError
+from dwh_assets.iceberg.faults import first_line
 
 _LONGEST = 10_000
 SOURCE, TARGET = "source", "target"
@@ -76,9 +77,9 @@ def _parse(text: str, scope: Scope) -> exp.Expr:
         if len(trees) != 1:
             raise ValueError("it is not one expression")
     except (SqlglotError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise scope.error(
-            f"{text[:200]!r} cannot be understood: {reason.rstrip('.')}",
+            f"{text[:200]!r} cannot be understood: {reason}",
             "Write one SQL expression over columns of source and target.",
         ) from None
     return trees[0]
