@@ -243,8 +243,6 @@ def _state_of(source: Source, rows: int, run_id: str | None) -> ReplicaState:
 def _already(source: Source) -> str:
     if source.snapshot is None:
         return "the table has no snapshot yet"
-    if source.snapshot.snapshot_id == source.logical_snapshot_id:
-        return "nothing has changed since"
     return f"its rows are those of snapshot {source.logical_snapshot_id}"
 
 
