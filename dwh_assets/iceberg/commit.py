@@ -106,24 +106,33 @@ def _until_landed(
     deadline: float,
     in_doubt: list[SnapshotBuilder],
 ) -> Committed | None:
-    """Plan, build and send until a snapshot lands; `in_doubt` holds those of which nobody knows yet."""
+    """Plan, build and send until a snapshot lands; `in_doubt` holds those of which nobody knows yet.
+
+    As long as one of these may still land, because the branch stands where it stood, it is sent again and
+    nothing else: a new plan deletes the files of the one before. Once the branch has moved, the catalog
+    refuses it whenever it arrives.
+    """
     attempt = 0
     while True:
         attempt += 1
-        change = plan(table)
-        if change is None:
-            return None
-        builder, base = SnapshotBuilder(table, change, branch, _new_manifest), table.metadata
+        builder = next((earlier for earlier in in_doubt if earlier.stands_on_head_of(table)), None)
+        if builder is None:
+            change = plan(table)
+            if change is None:
+                return None
+            builder = SnapshotBuilder(table, change, branch, _new_manifest)
+        base = table.metadata
         try:
             landed = _send(catalog, table, builder)
         except (_Unanswered, CommitFailedException) as error:
+            in_doubt[:] = [earlier for earlier in in_doubt if earlier is not builder]
             if isinstance(error, _Unanswered):
                 in_doubt.append(builder)
             _pause(attempt, deadline, table, error)
         else:
-            _discard(in_doubt)  # they stood on a head that is no longer the branch's
+            _discard(earlier for earlier in in_doubt if earlier is not builder)
             _drop_old_metadata(landed, base)
-            return Committed(landed, builder.snapshot, change, attempt)
+            return Committed(landed, builder.snapshot, builder.change, attempt)
         table = _refreshed(table)
         for earlier in in_doubt:
             if table.snapshot_by_id(earlier.snapshot.snapshot_id) is not None:
@@ -186,7 +195,7 @@ class _Unanswered(Exception):
 def _send(catalog: Catalog, table: Table, builder: SnapshotBuilder) -> Table:
     """Ask the catalog; return the table with the snapshot in it."""
     try:
-        requirements, updates = builder.build()
+        requirements, updates = builder.request
     except BaseException:
         builder.discard()
         raise

@@ -32,8 +32,10 @@ def total_rows(table: Table, snapshot: Snapshot | None) -> int | None:
 
 
 def _live(table: Table, task: FileScanTask) -> int:
-    """A delete file of one data file is taken at its word; one of several is read."""
+    """A single delete file of this data file alone is taken at its word; others are read, and may overlap."""
+    if not task.delete_files:
+        return int(task.file.record_count)
     own = deletes_of(task)
-    if len(own) < len(task.delete_files):
+    if len(task.delete_files) != 1 or not own:
         return live_count(table.metadata, table.io, task)
-    return int(task.file.record_count) - sum(file.record_count for file in own)
+    return int(task.file.record_count) - int(own[0].record_count)

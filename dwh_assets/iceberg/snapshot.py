@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, cast
 
 from pyiceberg.avro.codecs import AvroCompressionCodec
@@ -114,8 +115,13 @@ class SnapshotBuilder:
         self.metadata_files: MetadataFiles = []
         self.snapshot: Snapshot
 
-    def build(self) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
-        """Write manifests and manifest list; return what to ask of the catalog."""
+    def stands_on_head_of(self, table: Table) -> bool:
+        """Tell whether the branch still is where this snapshot was built on."""
+        return table.metadata.snapshot_by_name(self._branch) == self._branch_head
+
+    @cached_property
+    def request(self) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
+        """What to ask of the catalog; the manifests and the manifest list are written for it."""
         manifests = self._kept_manifests() + self._added_manifests()
         self.snapshot = Snapshot(
             snapshot_id=self._id,

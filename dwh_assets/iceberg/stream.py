@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 from pyiceberg.table import Table
+from pyiceberg.table.snapshots import ancestors_of
 
 from dwh_assets.errors import ConflictError
 from dwh_assets.iceberg.arrow.sources import as_batches
@@ -75,10 +76,17 @@ def stream_offset(table: Table | None, stream: str, branch: str) -> int:
 
 
 def stream_offsets(table: Table, branch: str) -> dict[str, str]:
-    """Return the summary entries of all streams as the branch's head has them, to be carried forward."""
-    head = branch_start(table.metadata, branch)
-    entries = head.summary.additional_properties if head and head.summary else {}
-    return {key: value for key, value in entries.items() if key.startswith(STREAM_PREFIX)}
+    """Return the summary entries of all streams as the branch last had them, to be carried forward.
+
+    Another engine's snapshot carries none, so the newest entry of each is looked for in the whole history.
+    """
+    newest: dict[str, str] = {}
+    for snapshot in ancestors_of(branch_start(table.metadata, branch), table.metadata):
+        entries = snapshot.summary.additional_properties if snapshot.summary else {}
+        for key in entries.keys() - newest.keys():
+            if key.startswith(STREAM_PREFIX):
+                newest[key] = entries[key]
+    return newest
 
 
 class MicroBatches:

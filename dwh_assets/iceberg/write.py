@@ -34,7 +34,7 @@ from dwh_assets.errors import (
     DwhError,
 )
 from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
-from dwh_assets.iceberg.arrow.types import align
+from dwh_assets.iceberg.arrow.types import align, shown_values
 from dwh_assets.iceberg.capabilities import CAPABILITIES, Capabilities
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.commit import Committed, commit
@@ -128,6 +128,7 @@ class IcebergWriter:
                 f"{self.config.table}: a filter needs write_mode overwrite, not {self.config.write_mode}.",
                 remedy="Leave out where, or set write_mode: overwrite.",
             )
+        _require_free_entries(self.config.table, summary or {})
         key = idempotency_key or self.config.idempotency_key
         existing = find_table(self.catalog, self.config.table)
         if existing is not None and key is not None:
@@ -312,9 +313,8 @@ class _Write:
             return
         outside = pa.Table.from_batches([rows]).filter(~matches(self._shape.schema, self._where))
         if outside.num_rows:
-            sample = {
-                name: value for name, value in outside.slice(0, 1).to_pylist()[0].items() if value is not None
-            }
+            first = {name: shown_values(outside[name].slice(0, 1))[0] for name in outside.column_names}
+            sample = {name: value for name, value in first.items() if value is not None}
             raise DataError(
                 f"{self._name}: {outside.num_rows} rows lie outside of what is overwritten ({self._where}); "
                 f"the first is {sample}.",
@@ -396,6 +396,16 @@ class _Write:
             schema_changes=self._planned_shape.changes,
             attempts=committed.attempts,
             seconds=time.monotonic() - self._started,
+        )
+
+
+def _require_free_entries(table: str, summary: Mapping[str, str]) -> None:
+    """Refuse entries of a snapshot's summary that Iceberg keeps itself."""
+    reserved = ("added-", "deleted-", "removed-", "total-", "changed-partition", "partition")
+    taken = [key for key in summary if key == "operation" or key.startswith(reserved)]
+    if taken:
+        raise ConfigurationError(
+            f"{table}: the summary entry {taken[0]!r} is Iceberg's own.", remedy="Give it another name."
         )
 
 

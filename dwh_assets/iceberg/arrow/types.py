@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -401,3 +402,11 @@ def _rounds(source: pa.DataType, target: pa.DataType) -> bool:
     if is_a.is_integer(source):
         return bool(is_a.is_boolean(target))
     return bool(is_a.is_timestamp(source) and is_a.is_date(target))
+
+
+def shown_values(column: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """Return values to be shown in a message; moments that Python does not know come as text."""
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return list(column.cast(pa.string()).to_pylist())

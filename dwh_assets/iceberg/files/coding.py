@@ -34,5 +34,7 @@ def with_coded(rows: pa.Table, coding: Coding) -> pa.Table:
 def _may_be_coded(rows: pa.Table, field: pa.Field) -> bool:
     if not (pa.types.is_string(field.type) or pa.types.is_large_string(field.type)):
         return False
+    if rows.column(field.name).null_count:
+        return False  # beside nulls, Arrow takes values into a file's bounds that do not occur there
     few = rows.column(field.name).slice(0, _FIRST_LOOK_ROWS)
     return bool(pc.count_distinct(few).as_py() <= _FEW_VALUES)

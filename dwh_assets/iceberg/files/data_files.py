@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import parquet_path_to_id_mapping
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
-from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import TableProperties
 from pyiceberg.table.locations import LocationProvider
@@ -34,6 +34,8 @@ from dwh_assets.iceberg.files.metrics import MetricsPlan
 _SAMPLE_ROWS = 65_536
 _FIRST_LOOK_ROWS = 4096
 _UNIQUE_SHARE = 0.2
+# A few rows are enough to tell that a column never repeats, or often.
+_NEARLY_ALL = 0.95
 
 
 @dataclass
@@ -117,7 +119,7 @@ class FileTarget:
         """Name the folder as PyIceberg does, without working out the types for each file anew."""
         fields, kinds = self.spec.fields, self._partition_types
         shown = (
-            (field.name, field.transform.to_human_string(kind, partition[position]))
+            (field.name, _shown(field, kind, partition[position]))
             for position, (field, kind) in enumerate(zip(fields, kinds, strict=True))
         )
         return "/".join(f"{quote_plus(name, safe='')}={quote_plus(value, safe='')}" for name, value in shown)
@@ -127,14 +129,21 @@ class FileTarget:
         return [column.field_type for column in self.spec.partition_type(self.schema).fields]
 
 
+def _shown(field: PartitionField, kind: IcebergType, value: Any) -> str:
+    try:
+        return field.transform.to_human_string(kind, value)
+    except (OverflowError, ValueError):
+        return str(value)  # a date beyond those that Python knows
+
+
 def _hardly_repeats(column: pa.ChunkedArray) -> bool:
     if pa.types.is_nested(column.type):
         return False
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.cast(column.type.storage_type)
-    few = column.slice(0, _FIRST_LOOK_ROWS)
-    if _distinct_share(few) < _UNIQUE_SHARE / 10:
-        return False
+    first_look = _distinct_share(column.slice(0, _FIRST_LOOK_ROWS))
+    if first_look < _UNIQUE_SHARE / 10 or first_look > _NEARLY_ALL:
+        return first_look > _UNIQUE_SHARE
     return _distinct_share(column) > _UNIQUE_SHARE
 
 

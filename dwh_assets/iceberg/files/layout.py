@@ -158,7 +158,9 @@ class TableFilesWriter:
         row_bytes = ordered.nbytes / ordered.num_rows
         for partition, start, end in spans:
             self._fill_files(partition, ordered.slice(start - first, end - start), row_bytes)
-            self._finish(self._partitions.pop(partition).idle)
+            with self._lock:
+                written = self._partitions.pop(partition)
+            self._finish(written.idle)
 
     def _submit(self, work: Callable[..., None], *arguments: object) -> None:
         self._await(_THREADS)

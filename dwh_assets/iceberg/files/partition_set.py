@@ -18,7 +18,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import DoubleType, FloatType
 
 from dwh_assets.iceberg.files.metrics import bound_value
-from dwh_assets.iceberg.files.partitioning import split_by_partition
+from dwh_assets.iceberg.files.partitioning import split_by_partition, truncation_wraps
 
 _UNSORTED = SortOrder(order_id=0)
 
@@ -69,6 +69,8 @@ class PartitionSet:
             return True
         if not field.transform.preserves_order or isinstance(source, FloatType | DoubleType):
             return True  # of floating-point columns, bounds say nothing of NaN
+        if any(bound and truncation_wraps(field.transform, bound_value(source, bound)) for bound in bounds):
+            return True
         low, high = (
             None if bound is None else field.transform.transform(source)(bound_value(source, bound))
             for bound in bounds

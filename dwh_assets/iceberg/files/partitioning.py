@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 from pyiceberg.partitioning import PartitionField, PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table.sorting import NullOrder, SortDirection, SortOrder
-from pyiceberg.transforms import TruncateTransform, VoidTransform
+from pyiceberg.transforms import Transform, TruncateTransform, VoidTransform
 from pyiceberg.typedef import Record
 from pyiceberg.types import BinaryType
 
@@ -45,9 +46,18 @@ def _column(rows: pa.Table, path: str) -> pa.Array:
     return pc.struct_field(rows.column(first).combine_chunks(), rest)
 
 
+def truncation_wraps(transform: Transform[Any, Any], value: Any) -> bool:
+    """Tell whether truncating an integer leaves its type: Arrow and Java wrap then, Python does not."""
+    if not isinstance(transform, TruncateTransform) or not isinstance(value, int):
+        return False
+    return any(lowest <= value < lowest + transform.width for lowest in (-(2**31), -(2**63)))
+
+
 def _internal(values: pa.Array) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
+    if pa.types.is_floating(values.type):
+        return pc.add(values, pa.scalar(0.0, values.type))  # -0.0 is the partition, and the value, of 0.0
     if isinstance(values, pa.ExtensionArray):
         return values.storage
     if pa.types.is_date32(values.type):

@@ -30,9 +30,11 @@ from pyiceberg.types import (
     StringType,
     TimestampType,
     TimestamptzType,
+    UUIDType,
 )
 
 from dwh_assets.iceberg.files.metrics import bound_value
+from dwh_assets.iceberg.files.partitioning import truncation_wraps
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.matching.source_rows import SourceRows
 from dwh_assets.iceberg.scan import planned_files
@@ -71,9 +73,11 @@ def is_floating(iceberg: IcebergType) -> bool:
 
 
 def _prunes(schema: Schema, key: str) -> bool:
-    """Bounds of floating-point columns say nothing of NaN; nested and new columns have none."""
+    """Bounds of floats say nothing of NaN, UUIDs lie anywhere; nested and new columns have no bounds."""
     column = next((field for field in schema.fields if field.name == key), None)
-    return column is not None and column.field_type.is_primitive and not is_floating(column.field_type)
+    if column is None or not column.field_type.is_primitive:
+        return False
+    return not is_floating(column.field_type) and not isinstance(column.field_type, UUIDType)
 
 
 def _left_to_planning(table: Table, ranges: Ranges) -> Ranges:
@@ -81,12 +85,17 @@ def _left_to_planning(table: Table, ranges: Ranges) -> Ranges:
 
     PyIceberg's planning takes long over each file that a filter does not rule out.
     """
-    partitioned = {field.source_id for spec in table.specs().values() for field in spec.fields}
+    fields = [field for spec in table.specs().values() for field in spec.fields]
+    partitioned = {field.source_id for field in fields}
     columns = {key: table.schema().find_field(key) for key in ranges}
     return {
         key: ranges[key]
         for key, column in columns.items()
         if column.field_id in partitioned or not isinstance(column.field_type, _COMPARED)
+        if not any(
+            field.source_id == column.field_id and truncation_wraps(field.transform, ranges[key][0])
+            for field in fields
+        )
     }
 
 

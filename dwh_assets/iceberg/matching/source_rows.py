@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import ConfigurationError, DataError
-from dwh_assets.iceberg.arrow.types import FIELD_ID, align
+from dwh_assets.iceberg.arrow.types import FIELD_ID, align, shown_values
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.sql import quote_identifier
 
@@ -158,7 +158,10 @@ class SourceRows:
             f"SELECT min({key_sql}) AS low, max({key_sql}) AS high, count(*) - count({key_sql}) AS nulls"
             " FROM source"
         )
-        found = self.connection.execute(range_sql).to_arrow_table().to_pylist()[0]
+        try:
+            found = self.connection.execute(range_sql).to_arrow_table().to_pylist()[0]
+        except (OverflowError, ValueError):
+            return None  # a date beyond those that Python knows
         if found["low"] is None or (found["nulls"] and self._nulls_match):
             return None
         return found["low"], found["high"]
@@ -252,7 +255,7 @@ class SourceRows:
 
 def repeated(columns: Sequence[str], sample: pa.Table) -> str:
     """Say which values stand in each row of a sample, and, from its last column, how many times."""
-    rows = zip(*(column.to_pylist() for column in sample.columns), strict=True)
+    rows = zip(*(shown_values(column) for column in sample.columns), strict=True)
     shown = []
     for *values, times in rows:
         key = ", ".join(f"{name} = {value!r}" for name, value in zip(columns, values, strict=True))
