@@ -143,9 +143,9 @@ def test_entries_that_iceberg_keeps_itself_are_refused(lake: Lake, key: str) -> 
     assert not lake.catalog.list_namespaces()
 
 
-def test_both_zeros_are_one_partition(lake: Lake) -> None:
+def test_the_two_zeros_are_a_partition_each(lake: Lake) -> None:
     result = lake.write(pa.table({"p": [0.0, -0.0] * 150 + [1.0]}), partition_spec=[{"field": "p"}])
-    assert result.files_written == 2
+    assert result.files_written == 3
     assert len(lake.rows()) == 301
 
 

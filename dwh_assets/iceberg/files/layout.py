@@ -157,10 +157,9 @@ class TableFilesWriter:
         ordered = gather.take(indices.slice(first, last - first))
         row_bytes = ordered.nbytes / ordered.num_rows
         for partition, start, end in spans:
-            self._fill_files(partition, ordered.slice(start - first, end - start), row_bytes)
-            with self._lock:
-                written = self._partitions.pop(partition)
-            self._finish(written.idle)
+            idle: list[OpenDataFile] = []
+            self._fill_files(partition, idle, ordered.slice(start - first, end - start), row_bytes)
+            self._finish(idle)
 
     def _submit(self, work: Callable[..., None], *arguments: object) -> None:
         self._await(_THREADS)
@@ -221,14 +220,19 @@ class TableFilesWriter:
     def _write_rows(self, key: Record, rows: pa.Table) -> None:
         if rows.num_rows:
             merged = self._merged(rows) if self._sorts and _parts(rows) > 1 else rows
-            self._fill_files(key, merged, rows.nbytes / rows.num_rows)
+            with self._lock:
+                idle = self._partitions[key].idle
+            self._fill_files(key, idle, merged, rows.nbytes / rows.num_rows)
 
-    def _fill_files(self, key: Record, rows: pa.Table, row_bytes: float) -> None:
-        """Write rows in parts of what is still missing to a full file, so that each has its target size."""
+    def _fill_files(self, key: Record, idle: list[OpenDataFile], rows: pa.Table, row_bytes: float) -> None:
+        """Write rows in parts of what is still missing to a full file, so that each has its target size.
+
+        `idle` are the partition's open files that nobody writes to.
+        """
         open_file: OpenDataFile | None = None
         start = 0
         while start < rows.num_rows:
-            open_file = open_file or self._take_file(key, rows.schema)
+            open_file = open_file or self._take_file(key, idle, rows.schema)
             before = open_file.size
             part = rows.slice(start, max(1, int((self._target.file_size - before) / max(row_bytes, 1e-3))))
             open_file.write(part)
@@ -238,7 +242,7 @@ class TableFilesWriter:
                 self._finish([open_file])
                 open_file = None
         if open_file:
-            self._put_back(key, open_file)
+            self._put_back(idle, open_file)
 
     def _merged(self, rows: pa.Table) -> pa.Table:
         """Sort slices that are sorted each for itself into one run; each run becomes a file."""
@@ -246,9 +250,8 @@ class TableFilesWriter:
         columns = pa.table({key[0]: array for key, array in keys})
         return rows.take(pc.sort_indices(columns, sort_keys=[key for key, _ in keys]))
 
-    def _take_file(self, key: Record, schema: pa.Schema) -> OpenDataFile:
+    def _take_file(self, key: Record, idle: list[OpenDataFile], schema: pa.Schema) -> OpenDataFile:
         with self._lock:
-            idle = self._partitions[key].idle
             if idle:
                 return idle.pop()
         open_file = OpenDataFile(self._target, key, schema)
@@ -256,14 +259,14 @@ class TableFilesWriter:
             self._open.add(open_file)
         return open_file
 
-    def _put_back(self, key: Record, open_file: OpenDataFile) -> None:
+    def _put_back(self, idle: list[OpenDataFile], open_file: OpenDataFile) -> None:
         with self._lock:
             crowded = len(self._open) > MAX_OPEN_FILES
         if crowded or self._sorts:
             self._finish([open_file])
             return
         with self._lock:
-            self._partitions[key].idle.append(open_file)
+            idle.append(open_file)
 
     def _finish(self, files: list[OpenDataFile]) -> None:
         for open_file in files:

@@ -56,8 +56,6 @@ def truncation_wraps(transform: Transform[Any, Any], value: Any) -> bool:
 def _internal(values: pa.Array) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
-    if pa.types.is_floating(values.type):
-        return pc.add(values, pa.scalar(0.0, values.type))  # -0.0 is the partition, and the value, of 0.0
     if isinstance(values, pa.ExtensionArray):
         return values.storage
     if pa.types.is_date32(values.type):
@@ -84,7 +82,7 @@ class PartitionOrder:
 def partition_order(spec: PartitionSpec, schema: Schema, order: SortOrder, rows: pa.Table) -> PartitionOrder:
     """Sort rows by partition and within it by `order`; the cost does not depend on how many there are."""
     keys = partition_columns(spec, schema, rows)
-    columns = {name: array for name, array in keys.items() if not pa.types.is_null(array.type)}
+    columns = {name: _grouping(array) for name, array in keys.items() if not pa.types.is_null(array.type)}
     sort_keys: list[SortKey] = [(name, "ascending", "at_start") for name in columns]
     for key, array in sort_columns(order, schema, rows):
         columns[key[0]] = array
@@ -94,6 +92,13 @@ def partition_order(spec: PartitionSpec, schema: Schema, order: SortOrder, rows:
     starts = _boundaries(sorted_keys, rows.num_rows)
     partitions = [Record(*(key[start].as_py() for key in sorted_keys)) for start in starts]
     return PartitionOrder(indices, starts, partitions)
+
+
+def _grouping(values: pa.Array) -> pa.Array:
+    """Return what equal partition values have in common: -0.0 sorts as 0.0 does, and is another partition."""
+    if not pa.types.is_floating(values.type):
+        return values
+    return values.view({16: pa.int16(), 32: pa.int32(), 64: pa.int64()}[values.type.bit_width])
 
 
 def _sorted_indices(columns: dict[str, pa.Array], sort_keys: list[SortKey], rows: int) -> pa.Array:
