@@ -2,7 +2,7 @@
 
 After each step the rows that PyIceberg reads equal the model's, and the totals in the snapshot's summary
 equal what the manifests list; every few steps, and at the end for every snapshot, DuckDB's `iceberg`
-extension has to agree. Environment: DWH_EXAMPLES (how many histories, 24 unless told).
+extension has to agree. Environment: DWH_EXAMPLES (how many histories, 16 unless told).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from dwh_assets.iceberg.results import WriteResult
 from dwh_tests.iceberg.conftest import Lake, duckdb_rows, local
 from dwh_tests.iceberg.model import Column, Counts, Predicate, TableModel, multiset
 
-EXAMPLES = int(os.environ.get("DWH_EXAMPLES", "24"))
+EXAMPLES = int(os.environ.get("DWH_EXAMPLES", "16"))
 STEPS = 16
 INDEPENDENT_EVERY = 4
 
