@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import quote
 
-from dotenv import load_dotenv
+import dotenv
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from dwh_assets.errors import ConfigurationError
@@ -56,7 +56,7 @@ class CatalogConfig(_Declared):
         `.env` of the current folder is read, too, as Dagster does; variables that are set already win.
         Raises `ConfigurationError` for an unknown kind.
         """
-        load_dotenv(Path(".env").absolute())
+        load_dotenv()
         kind = os.environ.get("DWH_CATALOG_TYPE", "sql")
         if kind not in get_args(CatalogKind):
             raise ConfigurationError(
@@ -78,6 +78,11 @@ class CatalogConfig(_Declared):
         """
         given = {"uri": self.uri, "warehouse": self.warehouse, **self.properties}
         return {key: _resolve_environment(value, key) for key, value in given.items() if value is not None}
+
+
+def load_dotenv() -> None:
+    """Read `.env` of the current folder, as `dagster dev` does; variables that are already set win."""
+    dotenv.load_dotenv(Path(".env").absolute())
 
 
 def local_path(uri: str) -> Path:

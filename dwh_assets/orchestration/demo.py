@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
 
-from dwh_assets.orchestration.environment import load_dotenv, local_instance
+from dwh_assets.config import load_dotenv
+from dwh_assets.orchestration.environment import local_instance
 from dwh_assets.orchestration.metadata import human_bytes
 from dwh_assets.orchestration.runs import apply_pool_limits, fail_dead_runs, process_tag
 

@@ -100,8 +100,8 @@ def show(checks: list[Check], console: Console) -> None:
 
 def main() -> int:
     """Check the shipped lakehouse; return 1 when something failed."""
+    from dwh_assets.config import load_dotenv
     from dwh_assets.definitions import defs
-    from dwh_assets.orchestration.environment import load_dotenv
 
     load_dotenv()
     definitions = defs()

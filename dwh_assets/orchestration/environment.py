@@ -1,19 +1,12 @@
-"""The environment of commands that start without `dagster dev`, which reads `.env` by itself."""
+"""The Dagster instance of commands that start without `dagster dev`."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import dagster as dg
-import dotenv
 
 from dwh_assets.errors import ConfigurationError
-
-
-def load_dotenv() -> None:
-    """Read `.env` of the current folder; variables that are already set win."""
-    dotenv.load_dotenv(Path(".env").absolute())
 
 
 def local_instance() -> dg.DagsterInstance:

@@ -9,7 +9,8 @@ import dagster as dg
 import psutil
 from dagster import DagsterRunStatus, RunsFilter
 
-from dwh_assets.orchestration.environment import load_dotenv, local_instance
+from dwh_assets.config import load_dotenv
+from dwh_assets.orchestration.environment import local_instance
 
 MAX_WRITERS = "dwh/max_writers"
 _ALIVE_TAG = "dwh/process"

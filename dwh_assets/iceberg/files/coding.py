@@ -8,7 +8,8 @@ from concurrent.futures import Executor, Future
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_FIRST_LOOK_ROWS = 4096
+# So many rows tell at first sight how often a column repeats.
+FIRST_LOOK_ROWS = 4096
 # A file holds the whole dictionary, whichever of its values occur there.
 _FEW_VALUES = 64
 
@@ -36,5 +37,5 @@ def _may_be_coded(rows: pa.Table, field: pa.Field) -> bool:
         return False
     if rows.column(field.name).null_count:
         return False  # beside nulls, Arrow takes values into a file's bounds that do not occur there
-    few = rows.column(field.name).slice(0, _FIRST_LOOK_ROWS)
+    few = rows.column(field.name).slice(0, FIRST_LOOK_ROWS)
     return bool(pc.count_distinct(few).as_py() <= _FEW_VALUES)

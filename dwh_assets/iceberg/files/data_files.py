@@ -28,11 +28,11 @@ from pyiceberg.types import IcebergType
 from pyiceberg.utils.properties import property_as_bool, property_as_int
 
 from dwh_assets.iceberg.arrow.types import arrow_schema
+from dwh_assets.iceberg.files.coding import FIRST_LOOK_ROWS
 from dwh_assets.iceberg.files.metrics import MetricsPlan
 
 # How many rows tell whether a column repeats, and above which share of distinct values it hardly does.
 _SAMPLE_ROWS = 65_536
-_FIRST_LOOK_ROWS = 4096
 _UNIQUE_SHARE = 0.2
 # A few rows are enough to tell that a column never repeats, or often.
 _NEARLY_ALL = 0.95
@@ -141,7 +141,7 @@ def _hardly_repeats(column: pa.ChunkedArray) -> bool:
         return False
     if isinstance(column.type, pa.BaseExtensionType):
         column = column.cast(column.type.storage_type)
-    first_look = _distinct_share(column.slice(0, _FIRST_LOOK_ROWS))
+    first_look = _distinct_share(column.slice(0, FIRST_LOOK_ROWS))
     if first_look < _UNIQUE_SHARE / 10 or first_look > _NEARLY_ALL:
         return first_look > _UNIQUE_SHARE
     return _distinct_share(column) > _UNIQUE_SHARE
