@@ -19,7 +19,7 @@ from pyiceberg.table.snapshots import ancestors_of
 from dwh_assets.errors import ConflictError
 from dwh_assets.iceberg.arrow.sources import as_batches
 from dwh_assets.iceberg.results import WriteResult
-from dwh_assets.iceberg.versions import branch_history, branch_start
+from dwh_assets.iceberg.versions import branch_start
 
 STREAM_PREFIX = "dwh.stream."
 
@@ -65,14 +65,8 @@ class StreamResult:
 
 
 def stream_offset(table: Table | None, stream: str, branch: str) -> int:
-    """Return how many rows of the stream the branch holds."""
-    for snapshot in branch_history(table.metadata, branch) if table is not None else ():
-        recorded = (
-            snapshot.summary.additional_properties.get(STREAM_PREFIX + stream) if snapshot.summary else None
-        )
-        if recorded is not None:
-            return int(recorded)
-    return 0
+    """Return how many rows of the stream the branch holds; one that is not there yet begins as main is."""
+    return int(stream_offsets(table, branch).get(STREAM_PREFIX + stream, 0)) if table is not None else 0
 
 
 def stream_offsets(table: Table, branch: str) -> dict[str, str]:

@@ -87,6 +87,14 @@ def test_a_stream_is_remembered_past_the_snapshots_of_other_engines(lake: Lake) 
     assert lake.column("a") == [0, 1, 2, 3, 100, 200]
 
 
+def test_a_stream_goes_on_where_main_was_on_a_branch_that_begins_there(lake: Lake) -> None:
+    batches = [pa.record_batch({"a": [number]}) for number in range(5)]
+    lake.writer().write_stream(iter(batches[:4]), "events")
+    lake.writer(branch="audit").write_stream(iter(batches), "events")
+    audit = lake.metadata["refs"]["audit"]["snapshot-id"]
+    assert (lake.column("a", audit), lake.column("a")) == ([0, 1, 2, 3, 4], [0, 1, 2, 3])
+
+
 @pytest.mark.parametrize("kind", [pa.int32(), pa.int64()], ids=str)
 def test_the_least_integer_is_found_in_its_truncated_partition(lake: Lake, kind: pa.DataType) -> None:
     least = int(np.iinfo(kind.to_pandas_dtype()).min)
