@@ -120,7 +120,7 @@ def _until_landed(
             change = plan(table)
             if change is None:
                 return None
-            builder = SnapshotBuilder(table, change, branch, _new_manifest)
+            builder = SnapshotBuilder(table, change, branch, _new_manifest, tidies=attempt == 1)
         base = table.metadata
         try:
             landed = _send(catalog, table, builder)
