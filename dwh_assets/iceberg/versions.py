@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOGICAL_SNAPSHOT_KEY = "dwh.logical-snapshot-id"
+
+
+def moment(timestamp_ms: int) -> datetime:
+    """Return milliseconds since 1970, as Iceberg keeps moments, as a datetime in UTC."""
+    return EPOCH + timedelta(milliseconds=timestamp_ms)
 
 
 def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
