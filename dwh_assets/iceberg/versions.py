@@ -38,7 +38,14 @@ def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
 
 def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
     """Yield the branch's snapshots from its head backwards, as far as they are kept."""
-    return iter(ancestors_of(metadata.snapshot_by_name(branch), metadata))
+    by_id = {
+        snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots
+    }  # PyIceberg's walk is quadratic
+    snapshot = metadata.snapshot_by_name(branch)
+    while snapshot is not None:
+        yield snapshot
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else by_id.get(parent)
 
 
 def branch_start(metadata: TableMetadata, branch: str) -> Snapshot | None:

@@ -169,7 +169,7 @@ def _found(table: Table, snapshot: Snapshot, described: str) -> ResolvedPoint:
 
 def _unknown(table: Table, text: str) -> NotFoundError:
     names = sorted(table.metadata.refs)
-    close = get_close_matches(text, names, n=1)
+    close = get_close_matches(text, names, n=1, cutoff=0.5)
     others = f"It has {', '.join(names)}." if names else "It has neither tags nor branches."
     return NotFoundError(
         f"{_name(table)} has no tag or branch {text!r}, and that is no snapshot id, no ISO date or time "

@@ -26,6 +26,7 @@ from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.faults import explained
 from dwh_assets.iceberg.refs import Ref
 from dwh_assets.iceberg.scan import read, scan
+from dwh_assets.versioning.history import Version, history
 from dwh_assets.versioning.points import Point, ResolvedPoint, resolve
 from dwh_assets.versioning.shown import ExpiredIntervals
 
@@ -86,6 +87,19 @@ class VersionedDataStore:
     def list_versions(self, table: str) -> list[Ref]:
         """Return the table's tags and branches by name, main among them."""
         return refs.list_refs(self.load_table(table).metadata)
+
+    def describe_version(self, table: str, point: Point = None) -> Version:
+        """Return the version that a point names: where it stands, what it changed, who made it."""
+        loaded, found = self._resolved(table, point)
+        versions = history(loaded, self.ledger)
+        return next(version for version in versions if version.snapshot_id == found.snapshot_id)
+
+    def history(self, table: str) -> list[Version]:
+        """Return the table's versions, oldest first, and what is known of those that are gone.
+
+        `history.history_table` makes an Arrow table of them.
+        """
+        return history(self.load_table(table), self.ledger)
 
     def delete_version(self, table: str, tag: str) -> None:
         """Forget a tag; its snapshot stays until expiry. Raises what `refs.drop_tag` raises."""
