@@ -20,6 +20,8 @@ _SETTINGS_SQL = (
     "SET GLOBAL autoload_known_extensions = false",
     "SET GLOBAL python_enable_replacements = false",
     "SET GLOBAL preserve_insertion_order = false",
+    # It would hold what a damaged file said beyond the file's mending, and memory between writes.
+    "SET GLOBAL enable_external_file_cache = false",
     "SET GLOBAL lock_configuration = true",
 )
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 from typing import Any, cast
 
+from pyiceberg.expressions import AlwaysTrue, BooleanExpression
+from pyiceberg.expressions.visitors import residual_evaluator_of
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, DataFileContent, ManifestEntry, ManifestFile
 from pyiceberg.table import DataScan, FileScanTask, ManifestGroupPlanner
@@ -14,6 +16,7 @@ from pyiceberg.table.delete_file_index import DeleteFileIndex
 from dwh_assets.errors import UnsupportedError
 from dwh_assets.iceberg.remembered import Remembered
 
+ALWAYS_TRUE = AlwaysTrue()
 # Data files that are described by the manifests which are remembered; each description takes some kilobytes.
 _REMEMBERED_FILES = 5_000
 _listed: Remembered[list[ManifestEntry]] = Remembered(_REMEMBERED_FILES, len)
@@ -33,7 +36,7 @@ def planned_files(planned: DataScan) -> list[FileScanTask]:
         planned.table_metadata, planned.io, planned.row_filter, planned.case_sensitive, planned.options
     )
     manifests = [cast("ManifestFile", _Manifest(manifest)) for manifest in snapshot.manifests(planned.io)]
-    return _tasks(chain.from_iterable(planner.plan_manifest_entries(manifests)))
+    return _tasks(chain.from_iterable(planner.plan_manifest_entries(manifests)), _residuals(planned))
 
 
 class _Manifest:
@@ -52,7 +55,21 @@ class _Manifest:
         return _listed.get(self._manifest.manifest_path, read) if discard_deleted else read()
 
 
-def _tasks(entries: Iterable[ManifestEntry]) -> list[FileScanTask]:
+def _residuals(planned: DataScan) -> Callable[[DataFile], BooleanExpression]:
+    """Return what tells which part of the filter a file's partition leaves to be asked of its rows."""
+    if planned.row_filter == ALWAYS_TRUE:
+        return lambda file: ALWAYS_TRUE
+    metadata = planned.table_metadata
+    by_spec = {
+        spec_id: residual_evaluator_of(spec, planned.row_filter, planned.case_sensitive, metadata.schema())
+        for spec_id, spec in metadata.specs().items()
+    }
+    return lambda file: by_spec[file.spec_id].residual_for(file.partition)
+
+
+def _tasks(
+    entries: Iterable[ManifestEntry], residual: Callable[[DataFile], BooleanExpression]
+) -> list[FileScanTask]:
     data: list[ManifestEntry] = []
     deletes = DeleteFileIndex()
     for entry in entries:
@@ -62,7 +79,10 @@ def _tasks(entries: Iterable[ManifestEntry]) -> list[FileScanTask]:
             deletes.add_delete_file(entry, partition_key=entry.data_file.partition)
         else:
             raise _equality_deletes()
-    return [FileScanTask(entry.data_file, delete_files=_deletes_of(entry, deletes)) for entry in data]
+    return [
+        FileScanTask(entry.data_file, _deletes_of(entry, deletes), residual(entry.data_file))
+        for entry in data
+    ]
 
 
 def _deletes_of(entry: ManifestEntry, deletes: DeleteFileIndex) -> set[DataFile]:

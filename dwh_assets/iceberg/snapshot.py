@@ -244,8 +244,12 @@ class SnapshotBuilder:
         return writer.to_manifest_file()
 
     def _joined(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
-        """Join small manifests where there are many; a commit that was overtaken has no time for that."""
-        groups = to_join(manifests, self._metadata.properties) if self._tidies else []
+        """Join small manifests where there are many; a commit that was overtaken has no time for that.
+
+        Those that this commit has written anew stay apart: they tell what it removes.
+        """
+        older = [manifest for manifest in manifests if manifest.added_snapshot_id != self._id]
+        groups = to_join(older, self._metadata.properties) if self._tidies else []
         joined = {manifest.manifest_path for group in groups for manifest in group}
         others = [manifest for manifest in manifests if manifest.manifest_path not in joined]
         return [self._write_joined(group) for group in groups] + others

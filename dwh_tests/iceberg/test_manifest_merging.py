@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from pyiceberg.exceptions import CommitFailedException
-from pyiceberg.manifest import ManifestContent, ManifestEntry
+from pyiceberg.manifest import ManifestContent, ManifestEntry, ManifestEntryStatus
 from pyiceberg.table import Table
 
 from dwh_tests.iceberg.conftest import Lake
@@ -62,6 +62,23 @@ def test_deletes_are_joined_apart_and_still_hold(lake: Lake) -> None:
     assert manifests(lake.table) <= 4
     assert manifests(lake.table, ManifestContent.DELETES) <= 4
     assert lake.column("text") == sorted(["a", "a", *(f"b{number}" for number in range(8))])
+
+
+def test_what_a_commit_removes_is_told_by_a_manifest_of_its_own(lake: Lake) -> None:
+    for number in range(4):
+        lake.write(rows(number), table_properties={LEAST: "3"})
+    lake.write(rows(0, text="b"), write_mode="overwrite", where="id = 0")
+    table = lake.table
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    removed = [
+        entry
+        for manifest in snapshot.manifests(table.io)
+        for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=False)
+        if entry.status == ManifestEntryStatus.DELETED
+    ]
+    assert [entry.snapshot_id for entry in removed] == [snapshot.snapshot_id]
+    assert lake.column("text") == ["a", "a", "a", "b"]
 
 
 def test_each_spec_keeps_manifests_of_its_own(lake: Lake) -> None:
