@@ -37,6 +37,9 @@ SLOT = "_slot"
 SLOTS = 4096
 # Deleted positions that are held in memory at a time
 _MOST_EXCEPTIONS = 4_000_000
+# DuckDB skips what a list of positions leaves out, but not what a join would.
+_MOST_NAMED = 50_000
+_LARGE_FILE_ROWS = 200_000
 _BATCH_ROWS = 122_880
 _THREADS = 8
 _FILE_SQL, _POSITION_SQL, _WEIGHT_SQL, _SLOT_SQL = map(quote_identifier, (FILE, POSITION, WEIGHT, SLOT))
@@ -55,12 +58,22 @@ def weighted_rows(
     Rows that are equal in the columns `slots_by` are in the same one of `SLOTS` slots.
     """
     whole = [file for file in files if file.whole]
-    parts = [file for file in files if not file.whole]
-    for group in (*groups(whole, _MOST_EXCEPTIONS), *groups(parts, _MOST_EXCEPTIONS)):
+    named = [file for file in files if not file.whole and _is_worth_naming(file)]
+    parts = [file for file in files if not file.whole and not _is_worth_naming(file)]
+    for group in (
+        *groups(whole, _MOST_EXCEPTIONS),
+        *groups(parts, _MOST_EXCEPTIONS),
+        *([file] for file in named),
+    ):
         with _Group(connection, table, group) as opened:
             rows = opened.rows(schema)
             query_sql = _slotted_sql(opened.weighted_sql(rows), schema, slots_by)
             yield from connection.execute(query_sql, rows.parameters).to_arrow_reader(_BATCH_ROWS)
+
+
+def _is_worth_naming(file: WeightedFile) -> bool:
+    """Tell whether a query of its own, that names each position, spares more than it costs."""
+    return int(file.file.record_count) > _LARGE_FILE_ROWS and file.exceptions <= _MOST_NAMED
 
 
 def _slotted_sql(weighted_sql: str, schema: Schema, slots_by: Sequence[str]) -> str:
@@ -115,7 +128,8 @@ class _Group:
         """Return a query over rows of the files, at least those that count."""
         files = tuple(file.file for file in self._files)
         if not self._in_part or all(local_file(file.file_path) for file in files):
-            return live_rows(self._connection, self._table, [FileScanTask(file) for file in files], schema)
+            live = live_rows(self._connection, self._table, [FileScanTask(file) for file in files], schema)
+            return self._named(live) if self._in_part and _is_worth_naming(self._files[0]) else live
         target = with_place(arrow_schema(schema))
         batches = (
             batch_with_place(batch, number, found, target)
@@ -124,6 +138,13 @@ class _Group:
         )
         name_sql = self._register("rows", pa.RecordBatchReader.from_batches(target, batches))
         return LiveRows(f"SELECT * FROM {name_sql}", (), files)
+
+    def _named(self, live: LiveRows) -> LiveRows:
+        """Leave out the rows of the only file that do not count."""
+        positions = self._own[0][0].tolist()
+        bound_sql = ", ".join("?" * len(positions)) or "NULL"
+        named_sql = f"SELECT * FROM ({live.sql}) AS live WHERE {_POSITION_SQL} IN ({bound_sql})"
+        return LiveRows(named_sql, (*live.parameters, *positions), live.files)
 
     def weighted_sql(self, rows: LiveRows) -> str:
         """Select the rows that count, with their weights."""
