@@ -46,7 +46,7 @@ def compare(
         compared=compared_columns(earlier, later),
         files=files,
         keys=tuple(keys or ()),
-        notes=(*route.notes, *notes),
+        reading_notes=notes,
     )
 
 

@@ -12,19 +12,35 @@ import pyarrow as pa
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import UnsupportedError
 from dwh_assets.iceberg.arrow.types import align, arrow_schema
 from dwh_assets.iceberg.diff.changed_rows import ChangedRows
-from dwh_assets.iceberg.diff.columns import internal_columns
+from dwh_assets.iceberg.diff.columns import internal_columns, schema_of
+from dwh_assets.iceberg.diff.cost import bytes_to_read, files_to_read
 from dwh_assets.iceberg.diff.file_changes import file_changes
 from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, UPDATE_AFTER
+from dwh_assets.iceberg.diff.render import as_dict, as_markdown
 from dwh_assets.iceberg.diff.route import Route
+from dwh_assets.iceberg.diff.statistics import ColumnDiff, column_diffs
+from dwh_assets.iceberg.diff.table_changes import (
+    TableChange,
+    metadata_at,
+    partition_spec_changes,
+    property_changes,
+    schema_changes,
+    sort_order_changes,
+)
 from dwh_assets.iceberg.diff.weights import WeightedFile, net
 
 RUN_ID = "dwh.run-id"
 _BATCH_ROWS = 122_880
+_UNKNOWN = (
+    "Metadata files of the time of one of the versions are no longer kept: whether partitioning, order and "
+    "properties changed is not known."
+)
 # What `changes` adds to the table's columns
 CHANGE_COLUMNS = pa.schema(
     [
@@ -51,7 +67,7 @@ class VersionDiff:
     compared: Schema
     files: Sequence[WeightedFile]
     keys: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    reading_notes: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         return self
@@ -86,6 +102,68 @@ class VersionDiff:
     @cached_property
     def _rows(self) -> ChangedRows:
         return self._changed(self.files)
+
+    @cached_property
+    def columns(self) -> tuple[ColumnDiff, ...]:
+        """What the changed rows hold, by column; they are gone through again for it."""
+        return column_diffs(self._rows, self.compared)
+
+    @cached_property
+    def files_read(self) -> int:
+        """How many data files and delete files are read, manifests left aside."""
+        return files_to_read(self.files)
+
+    @cached_property
+    def bytes_read(self) -> int:
+        """How many bytes of these are read; worked out from the files' footers when first asked for."""
+        return bytes_to_read(self.source, self.files)
+
+    @cached_property
+    def schema_changes(self) -> tuple[TableChange, ...]:
+        """What became of the columns, by field id; nothing where the earlier version is the empty table."""
+        after = schema_of(self.source.metadata, self.to_snapshot_id)
+        before = after
+        if self.from_snapshot_id is not None:
+            before = schema_of(self.source.metadata, self.from_snapshot_id)
+        return schema_changes(before, after)
+
+    @property
+    def partition_spec_changes(self) -> tuple[TableChange, ...]:
+        """Partition fields that came and went between the commits of both versions, as far as known."""
+        return partition_spec_changes(*self._metadata) if self._metadata else ()
+
+    @property
+    def sort_order_changes(self) -> tuple[TableChange, ...]:
+        """The change of the order in which rows are written, between both commits, as far as known."""
+        return sort_order_changes(*self._metadata) if self._metadata else ()
+
+    @property
+    def property_changes(self) -> tuple[TableChange, ...]:
+        """Properties that differ between the commits of both versions, as far as known."""
+        return property_changes(*self._metadata) if self._metadata else ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How the versions were compared where that is not as usual, and what cannot be known."""
+        unknown = self.from_snapshot_id is not None and self._metadata is None
+        return (*self.route.notes, *self.reading_notes, *((_UNKNOWN,) if unknown else ()))
+
+    @cached_property
+    def _metadata(self) -> tuple[TableMetadata, TableMetadata] | None:
+        """The table's metadata as both versions' commits left them."""
+        if self.from_snapshot_id is None:
+            return None
+        before = metadata_at(self.source, self.from_snapshot_id)
+        after = metadata_at(self.source, self.to_snapshot_id)
+        return None if before is None or after is None else (before, after)
+
+    def to_markdown(self) -> str:
+        """Render the comparison for people."""
+        return as_markdown(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything but the rows as JSON knows it; snapshot ids are text."""
+        return as_dict(self)
 
     def _changed(self, files: Sequence[WeightedFile]) -> ChangedRows:
         columns = internal_columns(self.compared)

@@ -1,4 +1,4 @@
-"""What two versions differ in, by plain DuckDB over all rows of both. No line is shared with the code under test."""
+"""What two versions differ in, by plain DuckDB over all rows of both; no line is shared with the code."""
 
 from __future__ import annotations
 
@@ -59,11 +59,12 @@ def _same(columns: Iterable[str]) -> str:
 def _pairs(connection: duckdb.DuckDBPyConnection, keys: Sequence[str]) -> int:
     by_key = "SELECT {0}, count(*) AS n FROM {1} GROUP BY {0}"
     before, after = (by_key.format(_names(keys), name) for name in ("went", "came"))
-    return _one(
+    (found,) = _one(
         connection,
         f"SELECT coalesce(sum(least(before.n, after.n)), 0)::BIGINT FROM ({before}) AS before"
         f" JOIN ({after}) AS after ON {_same(keys)}",
-    )[0]
+    )
+    return int(found)
 
 
 def _unique(connection: duckdb.DuckDBPyConnection, name: str, keys: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""Random histories, every pair of whose versions is compared: the result is what plain DuckDB says of all rows.
+"""Random histories, pairs of whose versions are compared: the result is what plain DuckDB says of all rows.
 
 The histories are those of `test_stateful`, with compaction. Environment: DWH_EXAMPLES (how many, 8 unless
 told).
@@ -74,7 +74,7 @@ class ComparedHistory(History):
             self._each_snapshot(table, found, moment, keys)
 
     def _each_snapshot(self, table: Table, found: VersionDiff, moment: Moment, keys: list[str]) -> None:
-        """Every snapshot's own changes are what it differs in from its parent, all told in the columns of `after`."""
+        """Every snapshot's own changes are what it differs in from its parent, in the columns of `after`."""
         changes = found.changes(per_snapshot=True).read_all().to_pylist()
         told = {id_: list(some) for id_, some in groupby(changes, key=lambda row: row["_snapshot_id"])}
         undone = _descent(table, found.from_snapshot_id) - _descent(table, found.to_snapshot_id)
@@ -86,8 +86,8 @@ class ComparedHistory(History):
                 continue  # PyIceberg makes two at once of some deletes, and the model knows the last one
             if id_ in undone:
                 ends.reverse()
-            sides = [self._seen(end, moment) for end in ends]
-            assert_changes(told.get(id_, []), expected_difference(*sides, keys), keys)
+            old, new = (self._seen(end, moment) for end in ends)
+            assert_changes(told.get(id_, []), expected_difference(old, new, keys), keys)
 
     def _seen(self, snapshot_id: int | None, moment: Moment) -> pa.Table:
         """All rows of a version, in the columns of another moment."""
