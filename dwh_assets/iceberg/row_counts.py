@@ -9,7 +9,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.iceberg.files.position_deletes import deletes_of
 from dwh_assets.iceberg.files.reading import live_count
-from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.planning import planned_files
 
 # Every write of ours keeps the number in its summary, so that the next one need not count.
 TOTAL_ROWS = "dwh.total-rows"

@@ -1,4 +1,4 @@
-"""Read a table at a version: planned by PyIceberg, read here as a stream of Arrow batches.
+"""Read a table at a version, as a stream of Arrow batches.
 
 PyIceberg's own reader holds every file that it has read ahead; this one holds a few.
 """
@@ -19,10 +19,11 @@ from pyiceberg.schema import Schema, prune_columns
 from pyiceberg.table import DataScan, FileScanTask, Table
 from pyiceberg.table.metadata import TableMetadata
 
-from dwh_assets.errors import NotFoundError, UnsupportedError
+from dwh_assets.errors import NotFoundError
 from dwh_assets.iceberg.arrow.types import align_by_id, arrow_schema
 from dwh_assets.iceberg.files.reading import live_batches
 from dwh_assets.iceberg.filters import as_arrow, filter_expression
+from dwh_assets.iceberg.planning import planned_files
 
 # Small files are read ahead by as many threads, so that a store's latency is not paid file by file.
 _AHEAD = 8
@@ -87,22 +88,6 @@ def _require_column(schema: Schema, column: str, table: str) -> None:
     except ValueError:
         raise NotFoundError(
             f"{table} has no column {column!r}.", remedy=f"It has {', '.join(schema.column_names)}."
-        ) from None
-
-
-def planned_files(planned: DataScan) -> list[FileScanTask]:
-    """Return the data files that the read concerns, each with its position deletes.
-
-    Raises `UnsupportedError` for a table with equality deletes.
-    """
-    try:
-        return list(planned.plan_files())
-    except (ValueError, NotImplementedError) as error:
-        if "equality deletes" not in str(error):
-            raise
-        raise UnsupportedError(
-            "The table has equality deletes, which cannot be read here.",
-            remedy="Rewrite it with the engine that wrote them, for example Spark's rewrite_data_files.",
         ) from None
 
 

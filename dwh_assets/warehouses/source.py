@@ -16,7 +16,8 @@ from pyiceberg.table.snapshots import Snapshot
 from dwh_assets.errors import ConfigurationError, NotFoundError
 from dwh_assets.iceberg.arrow.types import align, arrow_schema
 from dwh_assets.iceberg.files.reading import live_batches
-from dwh_assets.iceberg.scan import planned_files, scan
+from dwh_assets.iceberg.planning import planned_files
+from dwh_assets.iceberg.scan import scan
 from dwh_assets.iceberg.versions import logical_snapshot_id
 from dwh_assets.warehouses.base import ReplicaState
 

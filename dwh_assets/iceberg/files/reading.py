@@ -27,8 +27,11 @@ from pyiceberg.types import UUIDType
 from dwh_assets.iceberg.arrow.types import FIELD_ID, align, align_by_id, arrow_schema
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.filters import as_arrow
+from dwh_assets.iceberg.remembered import Remembered
 
 _BATCH_ROWS = 122_880
+# Position deletes that are remembered, of small files
+_deletes: Remembered[pa.Table] = Remembered(1 << 20, lambda rows: int(rows.num_rows))
 ALWAYS_TRUE = AlwaysTrue()
 
 
@@ -62,10 +65,20 @@ def deleted_positions(io: FileIO, task: FileScanTask) -> Positions:
     """Return in order the positions in the data file that its delete files name."""
     found = [np.empty(0, np.int64)]
     for delete_file in task.delete_files:
-        with io.new_input(delete_file.file_path).open() as stream:
-            rows = pq.read_table(cast("IO[bytes]", stream), columns=["file_path", "pos"])
-        found.append(rows.filter(pc.field("file_path") == task.file.file_path)["pos"].to_numpy())
+        rows = deletes_in(io, delete_file.file_path)
+        found.append(rows.filter(pc.equal(rows["file_path"], task.file.file_path))["pos"].to_numpy())
     return np.unique(np.concatenate(found))
+
+
+def deletes_in(io: FileIO, location: str) -> pa.Table:
+    """Read a file of position deletes: `file_path`, as one dictionary, and `pos`."""
+
+    def read() -> pa.Table:
+        with io.new_input(location).open() as stream:
+            rows = pq.read_table(cast("IO[bytes]", stream), columns=["file_path", "pos"])
+        return rows.set_column(0, "file_path", rows["file_path"].combine_chunks().dictionary_encode())
+
+    return _deletes.get(location, read)
 
 
 def live_count(metadata: TableMetadata, io: FileIO, task: FileScanTask) -> int:

@@ -8,16 +8,14 @@ position deletes are made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
-from typing import IO, Any, cast
+from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, FileFormat
 from pyiceberg.schema import Schema, index_name_by_id
@@ -26,12 +24,13 @@ from pyiceberg.table import FileScanTask, Table
 from dwh_assets.errors import UnsupportedError
 from dwh_assets.iceberg.arrow.types import arrow_schema
 from dwh_assets.iceberg.files.position_deletes import Positions
-from dwh_assets.iceberg.files.reading import file_batches
+from dwh_assets.iceberg.files.reading import deletes_in, file_batches
 from dwh_assets.iceberg.sql import duckdb_type, quote_identifier
 
 FILE = "_file"
 POSITION = "_position"
 _SCHEMA_TYPE = 'MAP(INTEGER, STRUCT("name" VARCHAR, "type" VARCHAR, default_value VARCHAR))'
+_ROWS_AT_ONCE = 1 << 20
 _numbers = count()
 
 
@@ -179,12 +178,33 @@ def _register_deletes(
     name_sql = quote_identifier(name)
     numbers = {_key(task.file.file_path): number for number, task in enumerate(tasks)}
     connection.execute(f"CREATE TEMP TABLE {name_sql} ({_FILE_SQL} BIGINT, {_POSITION_SQL} BIGINT)")
-    for delete_file in {delete for task in tasks for delete in task.delete_files}:
-        with io.new_input(delete_file.file_path).open() as stream:
-            deletes = pq.read_table(cast("IO[bytes]", stream), columns=["file_path", "pos"])
-        paths = pc.dictionary_encode(deletes["file_path"].combine_chunks())
-        known = pa.array([numbers.get(_key(path.as_py())) for path in paths.dictionary], pa.int64())
-        connection.register("arriving", pa.table({FILE: known.take(paths.indices), POSITION: deletes["pos"]}))
+    found = (
+        _numbered_deletes(deletes_in(io, delete_file.file_path), numbers)
+        for delete_file in {delete for task in tasks for delete in task.delete_files}
+    )
+    for places in _joined(found):
+        connection.register("arriving", places)
         connection.execute(f"INSERT INTO {name_sql} SELECT * FROM arriving WHERE {_FILE_SQL} IS NOT NULL")
         connection.unregister("arriving")
     return name
+
+
+def _numbered_deletes(deletes: pa.Table, numbers: Mapping[str, int]) -> pa.Table:
+    """Tell data files by their numbers; null is any other file."""
+    paths = deletes["file_path"].combine_chunks()
+    known = pa.array([numbers.get(_key(path.as_py())) for path in paths.dictionary], pa.int64())
+    return pa.table({FILE: known.take(paths.indices), POSITION: deletes["pos"]})
+
+
+def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables: each that DuckDB is given takes as long as thousands of rows."""
+    held: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        held.append(table)
+        rows += table.num_rows
+        if rows >= _ROWS_AT_ONCE:
+            yield pa.concat_tables(held)
+            held, rows = [], 0
+    if held:
+        yield pa.concat_tables(held)

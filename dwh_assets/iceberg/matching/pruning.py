@@ -37,7 +37,7 @@ from dwh_assets.iceberg.files.metrics import bound_value
 from dwh_assets.iceberg.files.partitioning import truncation_wraps
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.matching.source_rows import SourceRows
-from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.planning import planned_files
 
 # The least and the greatest value of some key columns.
 Ranges = Mapping[str, tuple[Any, Any]]

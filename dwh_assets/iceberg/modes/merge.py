@@ -43,7 +43,7 @@ from dwh_assets.iceberg.matching.source_rows import ROW, SourceRows, repeated
 from dwh_assets.iceberg.modes.merge_clauses import Clause, Clauses
 from dwh_assets.iceberg.modes.plan import Planned, delete_unused
 from dwh_assets.iceberg.modes.upsert import RowRemoval
-from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.planning import planned_files
 from dwh_assets.iceberg.sql import quote_identifier
 from dwh_assets.iceberg.versions import branch_start
 

@@ -19,7 +19,7 @@ from dwh_assets.iceberg.files.position_deletes import Positions, deletes_of, wri
 from dwh_assets.iceberg.files.reading import deleted_positions, live_batches, live_count
 from dwh_assets.iceberg.filters import matches
 from dwh_assets.iceberg.modes.plan import Planned, delete_unused
-from dwh_assets.iceberg.scan import planned_files
+from dwh_assets.iceberg.planning import planned_files
 from dwh_assets.iceberg.versions import branch_start
 
 
