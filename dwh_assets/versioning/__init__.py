@@ -1,0 +1,1 @@
+"""Versions of tables: names, time travel, comparison, publishing, getting back, releases, lineage."""

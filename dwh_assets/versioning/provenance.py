@@ -1,0 +1,179 @@
+"""Which writes a version of a table is made of, and which versions of other tables they read.
+
+Told from snapshot summaries alone. A version of a table that grows by many writes is made of all of those
+whose rows it may still hold:
+
+- A write that made every row of the version (by its own counts) ends the walk back: nothing older is left.
+- A write that replaced the partitions of its run takes those out of which it left no row: earlier ones that
+  replaced the same partitions, or some of them.
+- Any other write stays part of every later version: an upsert or a delete seldom touches all that another
+  one wrote, and the summary does not tell.
+- A compaction is no write. A restored part comes from the writes of the version that it was taken from.
+
+So an answer may name a write too many, and never one too few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.snapshots import Operation, Snapshot
+
+from dwh_assets.iceberg.modes.plan import ROWS_INSERTED
+from dwh_assets.iceberg.row_counts import TOTAL_ROWS
+from dwh_assets.iceberg.versions import logical_snapshot_id
+
+INPUT_PREFIX = "dwh.input."
+RUN_ID = "dwh.run-id"
+PARTITION_KEY = "dwh.partition-key"
+# Says that exactly the rows of the partitions which `PARTITION_KEY` names were replaced, and no others.
+REPLACES = "dwh.replaces"
+REPLACES_PARTITIONS = "partitions"
+RESTORED_FROM = "dwh.restored-from"
+
+
+@dataclass(frozen=True)
+class Read:
+    """One write read one version of an input table."""
+
+    table: str
+    snapshot_id: int
+    by: int
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The writes that a version is made of, newest first.
+
+    It is not `complete` where older writes, whose rows it may hold, have expired.
+    """
+
+    writes: tuple[Snapshot, ...]
+    complete: bool
+
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        """What these writes read, newest write first."""
+        return tuple(read for write in self.writes for read in reads_of(write))
+
+
+def reads_of(write: Snapshot) -> tuple[Read, ...]:
+    """Return the versions of other tables that a write recorded as its inputs."""
+    at = committed_at(write)
+    return tuple(
+        Read(key.removeprefix(INPUT_PREFIX), int(value), write.snapshot_id, at)
+        for key, value in sorted(entries(write).items())
+        if key.startswith(INPUT_PREFIX)
+    )
+
+
+class History:
+    """The kept snapshots of one table, and what each version is made of."""
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.metadata: TableMetadata = table.metadata
+        self.kept = {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
+        self._provenances: dict[int, Provenance] = {}
+
+    @property
+    def name(self) -> str:
+        """`namespace.table`."""
+        return ".".join(self.table.name())
+
+    @property
+    def head(self) -> int | None:
+        """The snapshot that `main` shows now."""
+        return self.metadata.current_snapshot_id
+
+    def ancestors(self, snapshot_id: int | None) -> Iterator[Snapshot]:
+        """Yield a snapshot and those before it, newest first, as far as they are kept."""
+        while snapshot_id is not None and snapshot_id in self.kept:
+            yield self.kept[snapshot_id]
+            snapshot_id = self.kept[snapshot_id].parent_snapshot_id
+
+    def logical(self, snapshot_id: int) -> int:
+        """Return the newest snapshot that changed rows, from this one backwards; itself if it has expired."""
+        found = self.kept.get(snapshot_id)
+        return logical_snapshot_id(self.metadata, found) if found else snapshot_id
+
+    def provenance(self, snapshot_id: int) -> Provenance:
+        """Return the writes whose rows the version at a kept snapshot may hold."""
+        if snapshot_id not in self._provenances:
+            self._provenances[snapshot_id] = self._walk(snapshot_id)
+        return self._provenances[snapshot_id]
+
+    def _walk(self, snapshot_id: int) -> Provenance:
+        """Follow the version's line back, and those of the versions that parts of it were restored from."""
+        found: dict[int, Snapshot] = {}
+        complete = True
+        begun: set[int] = set()
+        to_follow = [snapshot_id]
+        while to_follow:
+            start = to_follow.pop()
+            if start in begun:
+                continue
+            begun.add(start)
+            writes, whole = self._line(start)
+            found.update((write.snapshot_id, write) for write in writes)
+            to_follow += [int(entries(w)[RESTORED_FROM]) for w in writes if RESTORED_FROM in entries(w)]
+            complete &= whole
+        return Provenance(tuple(sorted(found.values(), key=lambda write: -write.timestamp_ms)), complete)
+
+    def _line(self, snapshot_id: int) -> tuple[list[Snapshot], bool]:
+        """Return the writes of one line, newest first, and whether it reaches one that made every row."""
+        writes: list[Snapshot] = []
+        replaced: set[str] = set()
+        for write in self.ancestors(snapshot_id):
+            if _is_compaction(write):
+                continue
+            partitions = _replaced_partitions(write)
+            if not partitions or not partitions <= replaced:
+                writes.append(write)
+            replaced |= partitions
+            if _made_every_row(write):
+                return writes, True
+        return writes, False
+
+
+def _is_compaction(snapshot: Snapshot) -> bool:
+    return snapshot.summary is not None and snapshot.summary.operation == Operation.REPLACE
+
+
+def _replaced_partitions(write: Snapshot) -> set[str]:
+    """Return the partitions that the write replaced; of very many, one name stands for all."""
+    found = entries(write)
+    if found.get(REPLACES) != REPLACES_PARTITIONS:
+        return set()
+    named = found.get(PARTITION_KEY, "")
+    return {named} if named.endswith(")") else set(filter(None, named.split(",")))
+
+
+def _made_every_row(write: Snapshot) -> bool:
+    """Tell whether every row of the table at this snapshot was written by it, or there is none.
+
+    Files do not tell: a write that changes part of a file writes the rest again. Where the summary has no
+    counts of ours, only an append, or a table left empty, is certain.
+    """
+    found = entries(write)
+    if TOTAL_ROWS in found:  # an updated row may keep columns of an earlier write
+        return found.get(ROWS_INSERTED, "0") == found[TOTAL_ROWS]
+    if found.get("total-data-files") == "0":
+        return True
+    is_append = write.summary is not None and write.summary.operation == Operation.APPEND
+    return is_append and found.get("added-data-files", "0") == found.get("total-data-files")
+
+
+def entries(snapshot: Snapshot) -> Mapping[str, str]:
+    """Return what the snapshot's summary says."""
+    return snapshot.summary.additional_properties if snapshot.summary else {}
+
+
+def committed_at(snapshot: Snapshot) -> datetime:
+    """Return the moment of the commit, in UTC."""
+    return datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC)
