@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.iceberg.modes.plan import ROWS_INSERTED
@@ -96,6 +97,39 @@ class History:
         while snapshot_id is not None and snapshot_id in self.kept:
             yield self.kept[snapshot_id]
             snapshot_id = self.kept[snapshot_id].parent_snapshot_id
+
+    def is_at_or_before(self, older: int, newer: int) -> bool:
+        """Tell whether a kept snapshot is another one, or came before it on the way to it.
+
+        Expiry cuts lines: PyIceberg's even forgets who was whose parent. What `main` has shown and is older
+        than the cut is taken for what came before it.
+        """
+        line = list(self.ancestors(newer))
+        if any(snapshot.snapshot_id == older for snapshot in line):
+            return True
+        return bool(line) and self._is_cut(line[-1]) and older in self._shown_before(line[-1])
+
+    def was_shown(self, snapshot_id: int) -> bool:
+        """Tell whether `main` has shown a kept snapshot, or it lies on the way to what it shows now."""
+        logged = any(entry.snapshot_id == snapshot_id for entry in self.metadata.snapshot_log)
+        return logged or (self.head is not None and self.is_at_or_before(snapshot_id, self.head))
+
+    def _shown_before(self, oldest: Snapshot) -> set[int]:
+        """Return the kept snapshots before a cut, without those of other branches that never were on main."""
+        branches = [
+            ref.snapshot_id
+            for ref in self.metadata.refs.values()
+            if ref.snapshot_ref_type == SnapshotRefType.BRANCH and ref.snapshot_id != self.head
+        ]
+        aside = {snapshot.snapshot_id for head in branches for snapshot in self.ancestors(head)}
+        logged = {entry.snapshot_id for entry in self.metadata.snapshot_log}
+        older = {i for i, snapshot in self.kept.items() if snapshot.timestamp_ms < oldest.timestamp_ms}
+        return older - (aside - logged)
+
+    @staticmethod
+    def _is_cut(oldest: Snapshot) -> bool:
+        """Tell whether the oldest kept of a line had a parent; a table's first snapshot is number one."""
+        return oldest.parent_snapshot_id is not None or (oldest.sequence_number or 0) > 1
 
     def logical(self, snapshot_id: int) -> int:
         """Return the newest snapshot that changed rows, from this one backwards; itself if it has expired."""
