@@ -4,6 +4,7 @@ from dwh_assets.config import CatalogConfig, IcebergWriterConfig
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.write import IcebergWriter
+from dwh_assets.versioning.store import VersionedDataStore
 from dwh_assets.warehouses.base import SyncResult
 from dwh_assets.warehouses.duckdb import DuckDBWarehouse
 
@@ -13,6 +14,7 @@ __all__ = [
     "IcebergWriter",
     "IcebergWriterConfig",
     "SyncResult",
+    "VersionedDataStore",
     "WriteResult",
     "load_catalog",
 ]

@@ -70,12 +70,10 @@ _expired = Table(
     _metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column("table_name", String(400), nullable=False, index=True),
-    Column("table_uuid", String(36), nullable=False),
     Column("snapshot_id", BigInteger, nullable=False),
-    Column("shown_from", BigInteger, nullable=False),
-    Column("shown_until", BigInteger, nullable=False),
+    Column("shown_from", BigInteger),
+    Column("shown_to", BigInteger),
     Column("reason", Text, nullable=False),
-    UniqueConstraint("table_uuid", "snapshot_id", "shown_from"),
 )
 _operations = Table(
     "dwh_operations",
@@ -111,13 +109,15 @@ class Pin:
 
 @dataclass(frozen=True)
 class Expired:
-    """`main` showed this snapshot from a moment until (not including) another; it has been removed since."""
+    """`main` showed this snapshot from a moment up to (not including) another; it has been removed since.
+
+    Both moments are None for one that `main` never showed. `reason` names the policy or person.
+    """
 
     table: str
-    table_uuid: str
     snapshot_id: int
-    shown_from: datetime
-    shown_until: datetime
+    shown_from: datetime | None
+    shown_to: datetime | None
     reason: str
 
 
@@ -209,49 +209,36 @@ class Ledger:
         """Record what is about to be removed; what is recorded already stays as it is."""
         with self._transaction() as connection:
             for one in expired:
-                same = (
-                    (_expired.c.table_uuid == one.table_uuid)
-                    & (_expired.c.snapshot_id == one.snapshot_id)
-                    & (_expired.c.shown_from == _number(one.shown_from))
+                shown_from = None if one.shown_from is None else _number(one.shown_from)
+                same = (_expired.c.table_name == one.table) & (_expired.c.snapshot_id == one.snapshot_id)
+                known = select(_expired.c.id).where(
+                    same & _expired.c.shown_from.is_not_distinct_from(shown_from)
                 )
-                if connection.execute(select(_expired.c.id).where(same)).first() is None:
+                if connection.execute(known).first() is None:
                     connection.execute(
                         insert(_expired).values(
                             table_name=one.table,
-                            table_uuid=one.table_uuid,
                             snapshot_id=one.snapshot_id,
-                            shown_from=_number(one.shown_from),
-                            shown_until=_number(one.shown_until),
+                            shown_from=shown_from,
+                            shown_to=None if one.shown_to is None else _number(one.shown_to),
                             reason=one.reason,
                         )
                     )
 
-    def expired_at(self, table_uuid: str, moment: datetime) -> Expired | None:
-        """Return what `main` showed at a moment, if that has been removed since."""
-        at = _number(moment)
-        inside = (_expired.c.shown_from <= at) & (_expired.c.shown_until > at)
-        return self._first_expired((_expired.c.table_uuid == table_uuid) & inside)
-
-    def expired_snapshot(self, table_uuid: str, snapshot_id: int) -> Expired | None:
-        """Return when `main` showed a snapshot that has been removed since, at last."""
-        return self._first_expired(
-            (_expired.c.table_uuid == table_uuid) & (_expired.c.snapshot_id == snapshot_id)
-        )
-
-    def _first_expired(self, condition: Any) -> Expired | None:
-        newest_first = _expired.c.shown_from.desc()
+    def expired_intervals(self, table: str) -> list[Expired]:
+        """Return what is recorded of the snapshots of `namespace.table` that are gone, oldest first."""
+        wanted = select(_expired).where(_expired.c.table_name == table)
         with self._transaction() as connection:
-            row = connection.execute(select(_expired).where(condition).order_by(newest_first)).first()
-        if row is None:
-            return None
-        return Expired(
-            row.table_name,
-            row.table_uuid,
-            row.snapshot_id,
-            _moment(row.shown_from),
-            _moment(row.shown_until),
-            row.reason,
-        )
+            return [
+                Expired(
+                    row.table_name,
+                    row.snapshot_id,
+                    None if row.shown_from is None else _moment(row.shown_from),
+                    None if row.shown_to is None else _moment(row.shown_to),
+                    row.reason,
+                )
+                for row in connection.execute(wanted.order_by(_expired.c.shown_from, _expired.c.id))
+            ]
 
     # --- Operations ---
 

@@ -13,7 +13,9 @@ import pytest
 from dwh_assets.config import ledger_url
 from dwh_assets.errors import ConfigurationError, NotFoundError, UnavailableError
 from dwh_assets.ledger import Expired, Ledger, Operation, Pin
+from dwh_assets.versioning.points import resolve
 from dwh_tests.servers.postgres import PostgresServer
+from dwh_tests.versioning.graph import GraphLake
 
 NOON = datetime(2026, 1, 3, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -43,28 +45,30 @@ def test_pins_hold_until_their_time_or_until_they_are_taken_back(ledger: Ledger,
     assert len(ledger.pins("shop.other")) == 1
 
 
-def test_a_moment_inside_of_an_expired_interval_is_found_and_its_end_is_not(ledger: Ledger) -> None:
+def test_what_was_expired_is_remembered_once_for_each_time_that_it_was_shown(ledger: Ledger) -> None:
     hour = timedelta(hours=1)
-    first = Expired("shop.orders", "uuid-1", 7, NOON, NOON + hour, "older than 30 days")
-    again = Expired("shop.orders", "uuid-1", 7, NOON + 5 * hour, NOON + 6 * hour, "older than 30 days")
-    ledger.record_expired(first, again)
-    ledger.record_expired(first)
-    assert ledger.expired_at("uuid-1", NOON) == first
-    assert ledger.expired_at("uuid-1", NOON + hour - timedelta(microseconds=1)) == first
-    assert ledger.expired_at("uuid-1", NOON + hour) is None
-    assert ledger.expired_at("uuid-1", NOON - timedelta(microseconds=1)) is None
-    assert ledger.expired_at("uuid-2", NOON) is None, "a later table of the same name"
-    assert ledger.expired_snapshot("uuid-1", 7) == again
-    assert ledger.expired_snapshot("uuid-1", 8) is None
+    first = Expired("shop.orders", 7, NOON, NOON + hour, "older than 30 days")
+    again = Expired("shop.orders", 7, NOON + 5 * hour, NOON + 6 * hour, "older than 30 days")
+    never = Expired("shop.orders", 8, None, None, "of a branch that was dropped")
+    ledger.record_expired(again, first, never, Expired("shop.other", 7, NOON, NOON + hour, ""))
+    ledger.record_expired(first, never)
+    found = ledger.expired_intervals("shop.orders")
+    assert sorted(found, key=str) == sorted([first, again, never], key=str)
+    assert all(one.shown_from is None or one.shown_from.tzinfo is UTC for one in found)
 
 
-def test_a_moment_of_another_zone_is_the_same_moment(ledger: Ledger) -> None:
-    from zoneinfo import ZoneInfo
-
-    ledger.record_expired(Expired("t", "u", 1, NOON, NOON + timedelta(hours=1), ""))
-    found = ledger.expired_at("u", NOON.astimezone(ZoneInfo("America/New_York")))
-    assert found is not None
-    assert (found.shown_from, found.shown_from.tzinfo) == (NOON, UTC)
+def test_the_ledger_tells_the_resolver_what_main_showed(graph: GraphLake, ledger: Ledger) -> None:
+    first, second, _ = [graph.write("shop.orders", [number]) for number in range(3)]
+    made = {s.snapshot_id: s.timestamp_ms for s in graph.table("shop.orders").metadata.snapshots}
+    shown_from, shown_to = (datetime.fromtimestamp(ms / 1000, UTC) for ms in list(made.values())[1:])
+    ledger.record_expired(Expired("shop.orders", second, shown_from, shown_to, "policy keep: 1 day"))
+    graph.expire("shop.orders", second)
+    with pytest.raises(NotFoundError, match="policy keep: 1 day"):
+        resolve(graph.table("shop.orders"), shown_from, ledger)
+    assert (
+        resolve(graph.table("shop.orders"), shown_from - timedelta(microseconds=1), ledger).snapshot_id
+        == first
+    )
 
 
 def test_an_operation_tells_how_far_it_came(ledger: Ledger, file: Path) -> None:
@@ -128,8 +132,8 @@ def test_postgresql_keeps_the_same_for_many_processes(postgres_server: PostgresS
     ledger = Ledger(postgres_server.uri)
     ledger.pin(Pin("shop.orders", 1 << 62, "release/q3", "released"))
     assert ledger.pins("shop.orders")[0].snapshot_id == 1 << 62
-    ledger.record_expired(Expired("t", "u", 1 << 62, NOON, NOON + timedelta(hours=1), ""))
-    assert ledger.expired_at("u", NOON) is not None
+    ledger.record_expired(Expired("t", 1 << 62, NOON, None, ""), Expired("t", 1 << 62, NOON, None, ""))
+    assert ledger.expired_intervals("t") == [Expired("t", 1 << 62, NOON, None, "")]
     with pytest.raises(ConfigurationError, match="op/0/0"):
         ledger.begin("op/0/0", "test", {}, [])
     ledger.close()

@@ -120,7 +120,7 @@ def _until_landed(
             change = plan(table)
             if change is None:
                 return None
-            builder = SnapshotBuilder(table, change, branch, _new_manifest)
+            builder = SnapshotBuilder(table, change, branch, _new_manifest, tidies=attempt == 1)
         base = table.metadata
         try:
             landed = _send(catalog, table, builder)
@@ -128,19 +128,19 @@ def _until_landed(
             in_doubt[:] = [earlier for earlier in in_doubt if earlier is not builder]
             if isinstance(error, _Unanswered):
                 in_doubt.append(builder)
-            _pause(attempt, deadline, table, error)
+            pause(attempt, deadline, table, error)
         else:
             _discard(earlier for earlier in in_doubt if earlier is not builder)
-            _drop_old_metadata(landed, base)
+            drop_old_metadata(landed, base)
             return Committed(landed, builder.snapshot, builder.change, attempt)
-        table = _refreshed(table)
+        table = refreshed(table)
         for earlier in in_doubt:
             if table.snapshot_by_id(earlier.snapshot.snapshot_id) is not None:
                 _discard(other for other in in_doubt if other is not earlier)
                 return Committed(table, earlier.snapshot, earlier.change, attempt)
 
 
-def _drop_old_metadata(table: Table, base: TableMetadata) -> None:
+def drop_old_metadata(table: Table, base: TableMetadata) -> None:
     """Delete metadata files that fell out of the log, where the table's properties ask for that."""
     with contextlib.suppress(Exception):  # the commit has landed; a file that stays is no reason to fail it
         Catalog._delete_old_metadata(table.io, base, table.metadata)
@@ -169,7 +169,7 @@ def _discard(builders: Iterable[SnapshotBuilder]) -> None:
         builder.discard()
 
 
-def _refreshed(table: Table) -> Table:
+def refreshed(table: Table) -> Table:
     """Reload the table; none, or another one under its name, is a conflict."""
     try:
         return table.refresh()
@@ -213,7 +213,7 @@ def _settle(table: Table, builder: SnapshotBuilder, error: Exception) -> Table:
     Even a refusal may concern our own first try, when something in between repeated the request.
     """
     try:
-        fresh = _refreshed(table)
+        fresh = refreshed(table)
     except ConflictError:
         builder.discard()
         raise
@@ -221,19 +221,19 @@ def _settle(table: Table, builder: SnapshotBuilder, error: Exception) -> Table:
         raise _unknown(table, builder) from unreadable
     if fresh.snapshot_by_id(builder.snapshot.snapshot_id) is not None:
         return fresh
-    if _is_lost(error):
+    if is_lost(error):
         raise _Unanswered(f"{'.'.join(table.name())}: {type(error).__name__}") from error
     builder.discard()
     raise error
 
 
-def _is_lost(error: Exception) -> bool:
+def is_lost(error: Exception) -> bool:
     """Tell whether an error leaves open what happened; a database that is full or read-only took nothing."""
     open_end = isinstance(error, _LOST_ANSWERS) or lost_connection(error)
     return open_end and not is_full(error) and not is_denied(error)
 
 
-def _pause(attempt: int, deadline: float, table: Table, error: Exception) -> None:
+def pause(attempt: int, deadline: float, table: Table, error: Exception) -> None:
     """Wait a random while that grows with the attempts, or give up at the deadline."""
     pause = random.uniform(0.5, 1.5) * min(_FIRST_PAUSE_SECONDS * 1.6**attempt, _LONGEST_PAUSE_SECONDS)
     if time.monotonic() + pause > deadline:

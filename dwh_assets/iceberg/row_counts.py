@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pyiceberg.table import FileScanTask, Table
 from pyiceberg.table.snapshots import Snapshot
 
@@ -22,13 +24,21 @@ def total_rows(table: Table, snapshot: Snapshot | None) -> int | None:
     if snapshot is None:
         return 0
     summary = snapshot.summary.additional_properties if snapshot.summary else {}
+    recorded = recorded_rows(summary)
+    if recorded is not None or int(summary.get("total-equality-deletes", "0")):
+        return recorded
+    return sum(_live(table, task) for task in planned_files(table.scan(snapshot_id=snapshot.snapshot_id)))
+
+
+def recorded_rows(summary: Mapping[str, str]) -> int | None:
+    """Return the number of live rows that a snapshot's summary knows; None where only files tell it."""
     if TOTAL_ROWS in summary:
         return int(summary[TOTAL_ROWS])
     if int(summary.get("total-equality-deletes", "0")):
         return None
     if summary.get("total-position-deletes") == "0" and "total-records" in summary:
         return int(summary["total-records"])
-    return sum(_live(table, task) for task in planned_files(table.scan(snapshot_id=snapshot.snapshot_id)))
+    return None
 
 
 def _live(table: Table, task: FileScanTask) -> int:

@@ -59,6 +59,7 @@ from pyiceberg.table.update import (
 )
 from pyiceberg.typedef import TableVersion
 
+from dwh_assets.iceberg.manifest_merging import to_join
 from dwh_assets.iceberg.versions import branch_start
 
 # Metadata files that were written, each with what can delete it.
@@ -100,7 +101,10 @@ class Change:
 class SnapshotBuilder:
     """One attempt: the manifests, the manifest list and the metadata updates of one new snapshot."""
 
-    def __init__(self, table: Table, change: Change, branch: str, new_manifest: NewManifest) -> None:
+    def __init__(
+        self, table: Table, change: Change, branch: str, new_manifest: NewManifest, *, tidies: bool
+    ) -> None:
+        self._tidies = tidies
         self._metadata: TableMetadata = table.metadata
         self._io: FileIO = table.io
         self._locations = table.location_provider()
@@ -122,7 +126,7 @@ class SnapshotBuilder:
     @cached_property
     def request(self) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
         """What to ask of the catalog; the manifests and the manifest list are written for it."""
-        manifests = self._kept_manifests() + self._added_manifests()
+        manifests = self._joined(self._kept_manifests()) + self._added_manifests()
         self.snapshot = Snapshot(
             snapshot_id=self._id,
             parent_snapshot_id=self._parent.snapshot_id if self._parent else None,
@@ -236,6 +240,21 @@ class SnapshotBuilder:
                 if entry.data_file.file_path in hit:
                     writer.delete(entry)
                 else:
+                    writer.existing(entry)
+        return writer.to_manifest_file()
+
+    def _joined(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
+        """Join small manifests where there are many; a commit that was overtaken has no time for that."""
+        groups = to_join(manifests, self._metadata.properties) if self._tidies else []
+        joined = {manifest.manifest_path for group in groups for manifest in group}
+        others = [manifest for manifest in manifests if manifest.manifest_path not in joined]
+        return [self._write_joined(group) for group in groups] + others
+
+    def _write_joined(self, manifests: list[ManifestFile]) -> ManifestFile:
+        spec = self._specs[manifests[0].partition_spec_id]
+        with self._manifest_writer(spec, manifests[0].content) as writer:
+            for manifest in manifests:
+                for entry in manifest.fetch_manifest_entry(self._io, discard_deleted=True):
                     writer.existing(entry)
         return writer.to_manifest_file()
 

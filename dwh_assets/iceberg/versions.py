@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOGICAL_SNAPSHOT_KEY = "dwh.logical-snapshot-id"
+
+
+def moment(timestamp_ms: int) -> datetime:
+    """Return milliseconds since 1970, as Iceberg keeps moments, as a datetime in UTC."""
+    return EPOCH + timedelta(milliseconds=timestamp_ms)
 
 
 def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
@@ -31,7 +38,14 @@ def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
 
 def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
     """Yield the branch's snapshots from its head backwards, as far as they are kept."""
-    return iter(ancestors_of(metadata.snapshot_by_name(branch), metadata))
+    by_id = {
+        snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots
+    }  # PyIceberg's walk is quadratic
+    snapshot = metadata.snapshot_by_name(branch)
+    while snapshot is not None:
+        yield snapshot
+        parent = snapshot.parent_snapshot_id
+        snapshot = None if parent is None else by_id.get(parent)
 
 
 def branch_start(metadata: TableMetadata, branch: str) -> Snapshot | None:

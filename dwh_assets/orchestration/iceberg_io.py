@@ -34,8 +34,8 @@ from dwh_assets.orchestration.metadata import stream_metadata, version_metadata,
 from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
 from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.versioning.history import INPUT_PREFIX
 from dwh_assets.versioning.provenance import (
-    INPUT_PREFIX,
     PARTITION_KEY,
     REPLACES,
     REPLACES_PARTITIONS,

@@ -1,1 +1,1 @@
-"""Versions of tables: names, time travel, comparison, publishing, getting back, releases, lineage."""
+"""Versions of tables: named, read, compared, published, released, brought back; and what made them."""

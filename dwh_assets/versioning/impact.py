@@ -13,13 +13,13 @@ from typing import Any
 from pyiceberg.catalog import Catalog
 from pyiceberg.table.snapshots import Snapshot
 
+from dwh_assets.iceberg.versions import moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
 from dwh_assets.versioning.provenance import (
     PARTITION_KEY,
     RUN_ID,
     History,
     Read,
-    committed_at,
     entries,
     reads_of,
 )
@@ -180,7 +180,7 @@ class _Spread:
             yield Made(
                 table,
                 snapshot_id,
-                committed_at(write),
+                moment(write.timestamp_ms),
                 entries(write).get(RUN_ID),
                 entries(write).get(PARTITION_KEY),
                 reads,

@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from pyiceberg.catalog import Catalog
 
+from dwh_assets.iceberg.versions import moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
-from dwh_assets.versioning.provenance import RUN_ID, Read, committed_at, entries
+from dwh_assets.versioning.provenance import RUN_ID, Read, entries
 
 Status = Literal["kept", "expired", "no table"]
 
@@ -134,7 +135,7 @@ def _version(tables: CatalogTables, table: str, snapshot_id: int) -> Version:
         table,
         snapshot_id,
         "kept",
-        committed_at(snapshot),
+        moment(snapshot.timestamp_ms),
         entries(snapshot).get(RUN_ID),
         made.reads,
         made.complete,

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -26,9 +26,9 @@ from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.iceberg.modes.plan import ROWS_INSERTED
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS
-from dwh_assets.iceberg.versions import logical_snapshot_id
+from dwh_assets.iceberg.versions import logical_snapshot_id, moment
+from dwh_assets.versioning.history import recorded_inputs
 
-INPUT_PREFIX = "dwh.input."
 RUN_ID = "dwh.run-id"
 PARTITION_KEY = "dwh.partition-key"
 # Says that exactly the rows of the partitions which `PARTITION_KEY` names were replaced, and no others.
@@ -65,11 +65,11 @@ class Provenance:
 
 def reads_of(write: Snapshot) -> tuple[Read, ...]:
     """Return the versions of other tables that a write recorded as its inputs."""
-    at = committed_at(write)
+    at = moment(write.timestamp_ms)
     return tuple(
-        Read(key.removeprefix(INPUT_PREFIX), int(value), write.snapshot_id, at)
-        for key, value in sorted(entries(write).items())
-        if key.startswith(INPUT_PREFIX)
+        Read(table, snapshot_id, write.snapshot_id, at)
+        for table, read in sorted(recorded_inputs(entries(write)).items())
+        for snapshot_id in read
     )
 
 
@@ -206,8 +206,3 @@ def _made_every_row(write: Snapshot) -> bool:
 def entries(snapshot: Snapshot) -> Mapping[str, str]:
     """Return what the snapshot's summary says."""
     return snapshot.summary.additional_properties if snapshot.summary else {}
-
-
-def committed_at(snapshot: Snapshot) -> datetime:
-    """Return the moment of the commit, in UTC."""
-    return datetime.fromtimestamp(snapshot.timestamp_ms / 1000, UTC)

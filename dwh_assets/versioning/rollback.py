@@ -5,15 +5,15 @@ A rollback sets `main` to the older snapshot, as Iceberg's own does, and in the 
 - tags the head that it leaves (`before-rollback-…`), so that it can be undone after any expiry: rolling
   back to that tag is the undo;
 - makes the columns of the snapshot the table's again where they differ, so that the table reads back
-  exactly what the version said. Iceberg's own rollback leaves the newer columns, as nulls. Partitioning and
-  sort order stay, unless they use a column that goes: then the newest that does not becomes current.
+  exactly what the version said. Iceberg's own rollback leaves the newer columns, as nulls. Partitioning,
+  sort order and properties stay; where the first two need a column that would go, the columns stay as well.
 
 What is planned can be looked at first: a plan is data, and is applied only to the table that it was made for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,8 +26,9 @@ from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
 from dwh_assets.iceberg.move import Move, move_main
+from dwh_assets.iceberg.versions import moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
-from dwh_assets.versioning.provenance import RUN_ID, History, committed_at, entries
+from dwh_assets.versioning.provenance import RUN_ID, History, entries
 
 TAG_PREFIX = "before-rollback-"
 
@@ -48,7 +49,7 @@ class TableRollback:
 
     `dropped` are the commits that `main` will no longer show, newest first; `lost` are those of them that do
     not come after the target but beside it. `restored` are commits that it shows again. `notes` say what
-    becomes of columns, partitioning and order. Where `main` stands there already, `move` is None.
+    becomes of the columns. Where `main` stands there already, `move` is None.
     """
 
     table: str
@@ -171,15 +172,13 @@ def plan_table_rollback(table: Table, to: int) -> TableRollback:
     before, after = _ids(history, head), _ids(history, to)
     dropped = [snapshot for snapshot in history.ancestors(head) if snapshot.snapshot_id not in after]
     beside = not (history.is_at_or_before(to, head) or history.is_at_or_before(head, to))
-    shape = _Shape(table.metadata, target)
+    schema_id, notes = _columns_of(table.metadata, target)
     move = Move(
         table_uuid=table.metadata.table_uuid,
         from_snapshot_id=head,
         to_snapshot_id=to,
         tag=_free_tag(table.metadata),
-        schema_id=shape.schema_id,
-        spec_id=shape.spec_id,
-        sort_order_id=shape.sort_order_id,
+        schema_id=schema_id,
     )
     return TableRollback(
         table=history.name,
@@ -190,7 +189,7 @@ def plan_table_rollback(table: Table, to: int) -> TableRollback:
         dropped=tuple(map(_commit, dropped)),
         lost=tuple(map(_commit, dropped)) if beside else (),
         restored=tuple(_commit(s) for s in history.ancestors(to) if s.snapshot_id not in before),
-        notes=tuple(shape.notes) if to != head else (),
+        notes=tuple(notes) if to != head else (),
         move=move if to != head else None,
     )
 
@@ -217,7 +216,9 @@ def _require_shown(history: History, to: int) -> None:
 
 def _commit(snapshot: Snapshot) -> Commit:
     operation = snapshot.summary.operation.value if snapshot.summary else "unknown"
-    return Commit(snapshot.snapshot_id, committed_at(snapshot), operation, entries(snapshot).get(RUN_ID))
+    return Commit(
+        snapshot.snapshot_id, moment(snapshot.timestamp_ms), operation, entries(snapshot).get(RUN_ID)
+    )
 
 
 def _free_tag(metadata: TableMetadata) -> str:
@@ -228,45 +229,28 @@ def _free_tag(metadata: TableMetadata) -> str:
     return free
 
 
-class _Shape:
-    """Which columns, partitioning and order become current with a snapshot; None where they stay."""
+def _columns_of(metadata: TableMetadata, target: Snapshot) -> tuple[int | None, list[str]]:
+    """Return the schema that becomes current with a snapshot, None where it stays, and what that means.
 
-    def __init__(self, metadata: TableMetadata, target: Snapshot) -> None:
-        self._metadata = metadata
-        self.schema_id: int | None = None
-        self.spec_id: int | None = None
-        self.sort_order_id: int | None = None
-        self.notes: list[str] = []
-        known = {schema.schema_id: schema for schema in metadata.schemas}
-        wanted = known.get(target.schema_id) if target.schema_id is not None else None
-        if wanted is not None and wanted.schema_id != metadata.current_schema_id:
-            self._become(wanted)
-
-    def _become(self, schema: Schema) -> None:
-        columns = set(schema.field_ids)
-        specs = {i: {f.source_id for f in spec.fields} for i, spec in self._metadata.specs().items()}
-        orders = {o.order_id: {f.source_id for f in o.fields} for o in self._metadata.sort_orders}
-        spec = _that_fits(specs, self._metadata.default_spec_id, columns)
-        order = _that_fits(orders, self._metadata.default_sort_order_id, columns)
-        if spec is None or order is None:
-            self.notes.append(
-                "the columns stay as they are: no partitioning or order goes with those of then"
-            )
-            return
-        self.schema_id = schema.schema_id
-        self.notes += _differences(self._metadata.schema(), schema)
-        if spec != self._metadata.default_spec_id:
-            self.spec_id = spec
-            self.notes.append(f"the partitioning becomes {self._metadata.specs()[spec]}")
-        if order != self._metadata.default_sort_order_id:
-            self.sort_order_id = order
-            self.notes.append(f"the sort order becomes {self._metadata.sort_order_by_id(order)}")
+    It stays where a partitioning that the table has known, or its sort order, is by a column that would go:
+    the table could not be inspected any more.
+    """
+    wanted = next((schema for schema in metadata.schemas if schema.schema_id == target.schema_id), None)
+    if wanted is None or wanted.schema_id == metadata.current_schema_id:
+        return None, []
+    needed = set(_sources(metadata)) - set(wanted.field_ids)
+    if needed:
+        names = ", ".join(sorted(metadata.schema().find_column_name(i) or str(i) for i in needed))
+        return None, [f"the columns stay those of now: the table is partitioned or sorted by {names}"]
+    return wanted.schema_id, _differences(metadata.schema(), wanted)
 
 
-def _that_fits(sources: dict[int, set[int]], current: int, columns: set[int]) -> int | None:
-    """Return the current one if its columns are there, else the newest whose are."""
-    fitting = [number for number, needed in sources.items() if needed <= columns]
-    return current if current in fitting else max(fitting, default=None)
+def _sources(metadata: TableMetadata) -> Iterator[int]:
+    """Yield the ids of the columns that the table's partition specs, and its sort order, are made from."""
+    order = metadata.sort_order_by_id(metadata.default_sort_order_id)
+    for spec in metadata.partition_specs:
+        yield from (field.source_id for field in spec.fields)
+    yield from (field.source_id for field in (order.fields if order else ()))
 
 
 def _differences(now: Schema, then: Schema) -> list[str]:

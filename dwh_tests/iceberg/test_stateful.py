@@ -120,7 +120,9 @@ class History(RuleBasedStateMachine):
     def create(self, composite: bool, data: st.DataObject) -> None:
         if composite:
             self.key_identities = [ID, PART]
-        self._write(data, "append", layout=data.draw(st.sampled_from([{}, *self._layouts()]), "layout"))
+        layout = data.draw(st.sampled_from([{}, *self._layouts()]), "layout")
+        few = {"commit.manifest.min-count-to-merge": "3"}
+        self._write(data, "append", layout={**layout, "table_properties": few})
 
     # --- Our writer ---
 

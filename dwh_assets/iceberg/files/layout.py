@@ -39,7 +39,7 @@ HELD_BYTES = 3 << 29
 BUFFER_BYTES = 192 << 20
 PIECE_BYTES = 32 << 20
 MAX_OPEN_FILES = 200
-PARALLEL_BYTES = 24 << 20
+PARALLEL_BYTES = 16 << 20
 _THREADS = min(4, os.cpu_count() or 1)
 # Share of the target size from which on a file is not worth opening again.
 _NEARLY_FULL = 0.95

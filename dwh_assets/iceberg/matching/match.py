@@ -90,11 +90,14 @@ def match(
     on_sql = equal_keys_sql(source, schema, keys)
     differs_sql = "true" if compare is None else differ_sql(schema, compare)
     file_sql, position_sql, row_sql = (quote_identifier(name) for name in (FILE, POSITION, ROW))
+    # A table is filled by all threads, while a result is handed over by one alone.
     join_sql = (
-        f"SELECT target.{file_sql}, target.{position_sql}, source.{row_sql}, {differs_sql} AS differs"
+        f"CREATE OR REPLACE TEMP TABLE found AS"
+        f" SELECT target.{file_sql}, target.{position_sql}, source.{row_sql}, {differs_sql} AS differs"
         f" FROM ({rows.sql}) AS target JOIN source ON {on_sql}"
     )
-    found = source.connection.execute(join_sql, rows.parameters).to_arrow_table().combine_chunks()
+    source.connection.execute(join_sql, rows.parameters)
+    found = source.connection.execute("FROM found").to_arrow_table().combine_chunks()
     return _matches(found, rows.files)
 
 

@@ -6,37 +6,26 @@ can be taken for one of ours, for one of DuckDB's, or for another one in differe
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
-from pathlib import Path
 from typing import Any, Self
 
-import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import ConfigurationError, DataError
+from dwh_assets.iceberg import compute
 from dwh_assets.iceberg.arrow.types import FIELD_ID, align, shown_values
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.sql import quote_identifier
 
 ROW = "_row"
 _IN_MEMORY_BYTES = 256 << 20
-_MEMORY_LIMIT = "512MB"
 _BATCH_ROWS = 122_880
 _SAMPLE = 5
-# What conditions mean must not depend on the machine, and no statement loads code or sees our variables.
-_SETTINGS_SQL = (
-    "SET TimeZone = 'UTC'",
-    "SET autoinstall_known_extensions = false",
-    "SET autoload_known_extensions = false",
-    "SET python_enable_replacements = false",
-    "SET preserve_insertion_order = false",
-    "SET lock_configuration = true",
-)
 
 
 def internal_name(field_id: int) -> str:
@@ -74,15 +63,8 @@ class SourceRows:
         matched_by_key = layout.merge is None or layout.merge.on is None
         self._rows: pa.Table | None = None
         self._sorted: dict[str, Positions] = {}
-        folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="dwh-")))
-        self.connection = self._resources.enter_context(duckdb.connect())
-        self.connection.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
-        self.connection.execute("SET temp_directory = ?", [str(folder)])
-        if any(isinstance(field.type, pa.UuidType) for field in reader.schema):
-            # It hands the keys of a join to Arrow as a filter, and cannot do so with UUIDs.
-            self.connection.execute("SET disabled_optimizers = 'join_filter_pushdown'")
-        for setting_sql in _SETTINGS_SQL:
-            self.connection.execute(setting_sql)
+        has_uuids = any(isinstance(field.type, pa.UuidType) for field in reader.schema)
+        self.connection = self._resources.enter_context(compute.connect(filters_scans_by_keys=not has_uuids))
         try:
             self._load(reader)
             if matched_by_key and not self._nulls_match:
@@ -131,7 +113,7 @@ class SourceRows:
         numbered = pa.schema([*renamed, pa.field(ROW, pa.int64())])
         arriving = pa.RecordBatchReader.from_batches(numbered, _numbered(batches, numbered))
         self.connection.register("arriving", arriving)
-        self.connection.execute("CREATE TABLE source AS SELECT * FROM arriving")
+        self.connection.execute("CREATE TEMP TABLE source AS SELECT * FROM arriving")
         self.connection.unregister("arriving")
 
     @property
@@ -153,18 +135,21 @@ class SourceRows:
 
     def key_range(self, key: str) -> tuple[Any, Any] | None:
         """Return the least and the greatest value of a key column; None where a null may match."""
-        key_sql = quote_identifier(self._internal(key))
-        range_sql = (
-            f"SELECT min({key_sql}) AS low, max({key_sql}) AS high, count(*) - count({key_sql}) AS nulls"
-            " FROM source"
-        )
         try:
-            found = self.connection.execute(range_sql).to_arrow_table().to_pylist()[0]
+            low, high, nulls = self._extremes(key)
         except (OverflowError, ValueError):
             return None  # a date beyond those that Python knows
-        if found["low"] is None or (found["nulls"] and self._nulls_match):
-            return None
-        return found["low"], found["high"]
+        return None if low is None or (nulls and self._nulls_match) else (low, high)
+
+    def _extremes(self, key: str) -> tuple[Any, Any, int]:
+        """Return the least and greatest value of a column, and its number of nulls."""
+        if self._rows is not None:
+            found = pc.min_max(self._rows[key]).as_py()
+            return found["min"], found["max"], self._rows[key].null_count
+        key_sql = quote_identifier(self._internal(key))
+        range_sql = f"SELECT min({key_sql}), max({key_sql}), count(*) - count({key_sql}) FROM source"
+        low, high, nulls = self.connection.execute(range_sql).to_arrow_table().columns
+        return low[0].as_py(), high[0].as_py(), nulls[0].as_py()
 
     def sorted_values(self, key: str) -> Positions:
         """Return the values of an integer key column in order, without nulls."""
@@ -208,14 +193,19 @@ class SourceRows:
 
     def _require_keys(self) -> None:
         """Raise `DataError` when a key column holds a null."""
-        for key, key_sql in zip(self._keys, self._keys_sql, strict=True):
-            null_sql = f"SELECT count(*) FROM source WHERE {key_sql} IS NULL"
-            nulls = (self.connection.execute(null_sql).fetchone() or (0,))[0]
+        for key in self._keys:
+            nulls = self._null_count(key)
             if nulls:
                 raise DataError(
                     f"{self._table}: key column {key!r} is null in {nulls} rows of the data.",
                     remedy="Fill the key, or set null_keys: match to treat nulls as equal.",
                 )
+
+    def _null_count(self, key: str) -> int:
+        if self._rows is not None:
+            return int(self._rows[key].null_count)
+        null_sql = f"SELECT count(*) FROM source WHERE {quote_identifier(self._internal(key))} IS NULL"
+        return int((self.connection.execute(null_sql).fetchone() or (0,))[0])
 
     def _keep_one(self, which: str, column_sql: str | None) -> None:
         """Keep of each key the first or last row by the order column, or by arrival."""
@@ -228,7 +218,7 @@ class SourceRows:
             f" (PARTITION BY {keys_sql} ORDER BY {order_sql}{row_sql} {direction_sql}) = 1"
         )
         if self._rows is None:
-            self.connection.execute(f"CREATE TABLE kept AS {kept_sql}")
+            self.connection.execute(f"CREATE TEMP TABLE kept AS {kept_sql}")
             self.connection.execute("DROP TABLE source")
             self.connection.execute("ALTER TABLE kept RENAME TO source")
             return

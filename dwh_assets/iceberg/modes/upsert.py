@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -120,7 +120,8 @@ class Upsert:
         """Match the source against the branch of `table` as it now is, and write what that needs."""
         self._removal.clear()
         tasks = self._tasks(table, branch)
-        with self._writing_ahead():
+        looks = self.layout.detect_unchanged
+        with nullcontext() if looks else self._while_writing(self._without):
             matches = match(
                 self.source,
                 table,
@@ -129,10 +130,10 @@ class Upsert:
                 self.layout.key_columns,
                 compare=self._compared(),
             )
-        added = self._write_source(matches.unchanged)
-        self._removal.take_out(table, tasks, matches.hits)
+        with self._while_writing(matches.unchanged):
+            self._removal.take_out(table, tasks, matches.hits)
         return Planned(
-            added=(*added, *self._removal.rewritten),
+            added=(*(self._files or []), *self._removal.rewritten),
             removed=tuple(self._removal.removed),
             added_deletes=tuple(self._removal.deletes),
             rows_inserted=self.source.count - matches.matched,
@@ -159,24 +160,25 @@ class Upsert:
         ]
 
     @contextmanager
-    def _writing_ahead(self) -> Iterator[None]:
-        """Where every row is going to be written, begin with it while the block is looking for matches."""
-        if self.layout.detect_unchanged or not self.source.in_memory:
+    def _while_writing(self, unchanged: pa.Array) -> Iterator[None]:
+        """Write the source beside what the block does; after it where both would ask the same connection."""
+        if not self.source.in_memory:
             yield
+            self._write_source(unchanged)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="source") as thread:
-            written = thread.submit(self._write_source, self._without)
+            written = thread.submit(self._write_source, unchanged)
             yield
         written.result()
 
-    def _write_source(self, unchanged: pa.Array) -> list[DataFile]:
+    def _write_source(self, unchanged: pa.Array) -> None:
         """Write the rows that are new or differ, unless that was done for the same set of rows already."""
         unchanged = unchanged.sort()
-        if self._files is None or not unchanged.equals(self._without):
-            delete_unused(self.target, self._files or [], ())
-            self._files = None
-            self._files = write_batches(
-                self.target, self.source.batches(without=unchanged), held=self.source.in_memory
-            )
-            self._without = unchanged
-        return self._files
+        if self._files is not None and unchanged.equals(self._without):
+            return
+        delete_unused(self.target, self._files or [], ())
+        self._files = None
+        self._files = write_batches(
+            self.target, self.source.batches(without=unchanged), held=self.source.in_memory
+        )
+        self._without = unchanged

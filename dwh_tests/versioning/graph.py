@@ -24,7 +24,7 @@ from dwh_tests.warehouses.lake import commit_replace, query
 
 
 @dataclass
-class Lake:
+class GraphLake:
     """A SQLite catalog and local files in a folder, and a DuckDB file for each replica."""
 
     folder: Path

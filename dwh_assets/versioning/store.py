@@ -1,0 +1,222 @@
+"""Versions of tables: named, listed, and read as they were.
+
+store = VersionedDataStore(catalog)
+store.create_version("sales.orders", tag="q3")
+store.time_travel("sales.orders", "q3")                      # pandas
+store.scan("sales.orders", "2026-01-03", columns=["id"])     # Arrow batches, in bounded memory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+from pyiceberg.catalog import Catalog
+from pyiceberg.expressions import BooleanExpression
+from pyiceberg.table import DataScan, Table
+
+from dwh_assets.config import CatalogConfig
+from dwh_assets.errors import NotFoundError
+from dwh_assets.iceberg import refs
+from dwh_assets.iceberg.arrow.frames import read_as
+from dwh_assets.iceberg.catalogs.load import load_catalog
+from dwh_assets.iceberg.declaration import find_table
+from dwh_assets.iceberg.faults import explained
+from dwh_assets.iceberg.refs import Ref
+from dwh_assets.iceberg.scan import read, scan
+from dwh_assets.versioning.history import Version, history
+from dwh_assets.versioning.points import Point, ResolvedPoint, resolve
+from dwh_assets.versioning.shown import ExpiredIntervals
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas
+    import polars
+
+VERSION_TAG = "version-"
+_Frame = TypeVar("_Frame")
+
+
+class VersionedDataStore:
+    """The tables of one catalog as versions: every point in time is named as `points.resolve` says.
+
+    `catalog` is an open one, or what `load_catalog` takes. `ledger` knows which snapshots were expired, by
+    what, and when they were shown: with it a miss can say more, and moments around it can be told.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog | CatalogConfig | Mapping[str, Any] | str,
+        ledger: ExpiredIntervals | None = None,
+    ) -> None:
+        self.catalog = catalog if isinstance(catalog, Catalog) else load_catalog(catalog)
+        self.ledger = ledger
+
+    # --- Names ---
+
+    def create_version(
+        self,
+        table: str,
+        tag: str | None = None,
+        *,
+        at: Point = None,
+        lifetime: timedelta | None = None,
+    ) -> str:
+        """Name a snapshot with a tag, by default the one that main shows; return its id as text.
+
+        Expiry keeps it for `lifetime` from now, or until the tag is deleted. Without a `tag` it is called
+        `version-<snapshot id>`, and one that is called so already is kept longer where that is asked for.
+        Raises what `refs.create_tag` and `points.resolve` raise.
+        """
+        loaded, found = self._resolved(table, at)
+        with explained(table, self.catalog.name):
+            if tag is not None:
+                refs.create_tag(self.catalog, loaded, tag, found.snapshot_id, lifetime=lifetime)
+            else:
+                name = f"{VERSION_TAG}{found.snapshot_id}"
+                refs.ensure_tag(self.catalog, loaded, name, found.snapshot_id, lifetime=lifetime)
+        return str(found.snapshot_id)
+
+    def keep_version(self, table: str, name: str, lifetime: timedelta | None) -> Ref:
+        """Keep a tag or branch for `lifetime` from now; None is for ever. See `refs.set_lifetime`."""
+        with explained(table, self.catalog.name):
+            return refs.set_lifetime(self.catalog, self.load_table(table), name, lifetime)
+
+    def list_versions(self, table: str) -> list[Ref]:
+        """Return the table's tags and branches by name, main among them."""
+        return refs.list_refs(self.load_table(table).metadata)
+
+    def describe_version(self, table: str, point: Point = None) -> Version:
+        """Return the version that a point names: where it stands, what it changed, who made it."""
+        loaded, found = self._resolved(table, point)
+        versions = history(loaded, self.ledger)
+        return next(version for version in versions if version.snapshot_id == found.snapshot_id)
+
+    def history(self, table: str) -> list[Version]:
+        """Return the table's versions, oldest first, and what is known of those that are gone.
+
+        `history.history_table` makes an Arrow table of them.
+        """
+        return history(self.load_table(table), self.ledger)
+
+    def delete_version(self, table: str, tag: str) -> None:
+        """Forget a tag; its snapshot stays until expiry. Raises what `refs.drop_tag` raises."""
+        with explained(table, self.catalog.name):
+            refs.drop_tag(self.catalog, self.load_table(table), tag)
+
+    def create_branch(
+        self, table: str, name: str, *, at: Point = None, lifetime: timedelta | None = None
+    ) -> str:
+        """Begin a branch at a point, by default at what main shows; return the snapshot id as text.
+
+        It is kept for `lifetime` from now, and from each commit to it, or until it is dropped. Raises what
+        `refs.create_branch` and `points.resolve` raise.
+        """
+        loaded, found = self._resolved(table, at)
+        with explained(table, self.catalog.name):
+            refs.create_branch(self.catalog, loaded, name, found.snapshot_id, lifetime=lifetime)
+        return str(found.snapshot_id)
+
+    def drop_branch(self, table: str, name: str) -> None:
+        """Forget a branch and what only it has; never main. Raises what `refs.drop_branch` raises."""
+        with explained(table, self.catalog.name):
+            refs.drop_branch(self.catalog, self.load_table(table), name)
+
+    # --- Reading ---
+
+    def resolve(self, table: str, point: Point = None) -> ResolvedPoint:
+        """Return which snapshot a point names, and how it was found; see `points.resolve`."""
+        return self._resolved(table, point)[1]
+
+    def time_travel(
+        self,
+        table: str,
+        point: Point = None,
+        *,
+        columns: list[str] | None = None,
+        where: str | BooleanExpression | None = None,
+    ) -> pandas.DataFrame:
+        """Return the rows of a version as a pandas frame, all in memory; columns are those it had then.
+
+        `where` is an Iceberg filter such as `"carrier = 'AA' and dep_delay > 10"`. Raises what
+        `points.resolve` and `scan.scan` raise.
+        """
+        import pandas
+
+        return self._read_as(pandas.DataFrame, table, point, columns, where)
+
+    def scan(
+        self,
+        table: str,
+        point: Point = None,
+        *,
+        columns: list[str] | None = None,
+        where: str | BooleanExpression | None = None,
+    ) -> pa.RecordBatchReader:
+        """Stream the rows of a version as Arrow batches, in bounded memory; see `time_travel`."""
+        return read(self.plan(table, point, columns=columns, where=where))
+
+    def relation(
+        self,
+        table: str,
+        point: Point = None,
+        *,
+        columns: list[str] | None = None,
+        where: str | BooleanExpression | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """Return the rows of a version as a DuckDB relation, spilled to disk where memory ends."""
+        import duckdb
+
+        return self._read_as(duckdb.DuckDBPyRelation, table, point, columns, where)
+
+    def polars(
+        self,
+        table: str,
+        point: Point = None,
+        *,
+        columns: list[str] | None = None,
+        where: str | BooleanExpression | None = None,
+    ) -> polars.LazyFrame:
+        """Return a version as a lazy polars frame, which reads only what a query needs."""
+        import polars
+
+        return self._read_as(polars.LazyFrame, table, point, columns, where)
+
+    def plan(
+        self,
+        table: str,
+        point: Point = None,
+        *,
+        columns: list[str] | None = None,
+        where: str | BooleanExpression | None = None,
+    ) -> DataScan:
+        """Return the planned read of a version as PyIceberg knows it, for what else can read one."""
+        loaded, found = self._resolved(table, point)
+        return scan(loaded, columns=columns, where=where, snapshot_id=found.snapshot_id)
+
+    def load_table(self, table: str) -> Table:
+        """Load `namespace.table`; raise `NotFoundError` where there is none."""
+        loaded = find_table(self.catalog, table)
+        if loaded is None:
+            raise NotFoundError(
+                f"The catalog {self.catalog.name!r} has no table {table}.",
+                remedy="Name it as namespace.table; catalog.list_tables(namespace) lists what is there.",
+            )
+        return loaded
+
+    def _resolved(self, table: str, point: Point) -> tuple[Table, ResolvedPoint]:
+        loaded = self.load_table(table)
+        return loaded, resolve(loaded, point, self.ledger)
+
+    def _read_as(
+        self,
+        kind: type[_Frame],
+        table: str,
+        point: Point,
+        columns: list[str] | None,
+        where: str | BooleanExpression | None,
+    ) -> _Frame:
+        rows: _Frame = read_as(self.plan(table, point, columns=columns, where=where), kind)
+        return rows
