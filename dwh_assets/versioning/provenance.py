@@ -81,6 +81,7 @@ class History:
         self.metadata: TableMetadata = table.metadata
         self.kept = {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
         self._provenances: dict[int, Provenance] = {}
+        self._before: dict[int, frozenset[int]] = {}
 
     @property
     def name(self) -> str:
@@ -104,10 +105,14 @@ class History:
         Expiry cuts lines: PyIceberg's even forgets who was whose parent. What `main` has shown and is older
         than the cut is taken for what came before it.
         """
+        if newer not in self._before:
+            self._before[newer] = self._at_or_before(newer)
+        return older in self._before[newer]
+
+    def _at_or_before(self, newer: int) -> frozenset[int]:
         line = list(self.ancestors(newer))
-        if any(snapshot.snapshot_id == older for snapshot in line):
-            return True
-        return bool(line) and self._is_cut(line[-1]) and older in self._shown_before(line[-1])
+        earlier = self._shown_before(line[-1]) if line and self._is_cut(line[-1]) else set()
+        return frozenset({snapshot.snapshot_id for snapshot in line} | earlier)
 
     def was_shown(self, snapshot_id: int) -> bool:
         """Tell whether `main` has shown a kept snapshot, or it lies on the way to what it shows now."""
