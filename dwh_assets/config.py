@@ -82,6 +82,24 @@ class CatalogConfig(_Declared):
         return {key: _resolve_environment(value, key) for key, value in given.items() if value is not None}
 
 
+def ledger_url() -> str:
+    """Return where the ledger is: `DWH_LEDGER_URL`, else a SQLite file beside the local warehouse.
+
+    Raises `ConfigurationError` when the warehouse is not local and the variable is not set.
+    """
+    load_dotenv()
+    given = os.environ.get("DWH_LEDGER_URL")
+    if given:
+        return given
+    warehouse = CatalogConfig.from_environment().warehouse or "lakehouse"
+    if "://" in warehouse and not warehouse.startswith("file:"):
+        raise ConfigurationError(
+            f"The warehouse {warehouse!r} is not a local path, so the ledger cannot be put beside it.",
+            remedy="Set DWH_LEDGER_URL, e.g. to a PostgreSQL database.",
+        )
+    return f"sqlite:///{local_path(warehouse) / 'ledger.db'}"
+
+
 def load_dotenv() -> None:
     """Read `.env` of the current folder, as `dagster dev` does; variables that are already set win."""
     dotenv.load_dotenv(Path(".env").absolute())

@@ -34,6 +34,13 @@ from dwh_assets.orchestration.metadata import stream_metadata, version_metadata,
 from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
 from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.versioning.history import INPUT_PREFIX
+from dwh_assets.versioning.provenance import (
+    PARTITION_KEY,
+    REPLACES,
+    REPLACES_PARTITIONS,
+    RUN_ID,
+)
 
 
 class IcebergIOManager(dg.ConfigurableIOManager):
@@ -78,7 +85,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         result = writer.write(
             reader,
             where=where if writer.config.write_mode == "overwrite" else None,
-            summary=self._lineage(context, keys),
+            summary={**self._lineage(context, keys), **_replaced(writer.config, keys)},
             idempotency_key=_idempotency_key(context, writer.config, keys),
         )
         self._report(context, writer, result, keys)
@@ -109,9 +116,9 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     def _lineage(self, context: dg.OutputContext, keys: Sequence[str] | None) -> dict[str, str]:
         """Return what the snapshot itself remembers: the run, its partitions, the versions it has read."""
         return {
-            "dwh.run-id": step.run_id(context),
+            RUN_ID: step.run_id(context),
             "dwh.asset-key": context.asset_key.to_user_string(),
-            **({"dwh.partition-key": named(keys)} if keys else {}),
+            **({PARTITION_KEY: named(keys)} if keys else {}),
             **self._read.get(step.step_id(context), {}),
         }
 
@@ -153,7 +160,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             snapshot_id=snapshot.snapshot_id,
         )
         inputs = self._read.setdefault(step.step_id(context), {})
-        inputs[f"dwh.input.{name}"] = str(snapshot.snapshot_id)
+        inputs[f"{INPUT_PREFIX}{name}"] = str(snapshot.snapshot_id)
         keys = step.input_partition_keys(context)
         if keys is None or len(keys) == 1:  # Dagster observes one partition, or an asset without any
             context.add_input_metadata(version_metadata(snapshot.snapshot_id, snapshot.parent_snapshot_id))
@@ -202,6 +209,12 @@ def _idempotency_key(
     if config.idempotency_key is None:
         return step.idempotency_key(context, partitions)
     return f"{config.idempotency_key}|{partitions}" if keys else config.idempotency_key
+
+
+def _replaced(config: IcebergWriterConfig, keys: Sequence[str] | None) -> dict[str, str]:
+    """Note in the summary that the write leaves no earlier row of its partitions: lineage goes by that."""
+    whole = config.write_mode == "overwrite" and config.overwrite == "table" and not config.overwrite_where
+    return {REPLACES: REPLACES_PARTITIONS} if keys and whole else {}
 
 
 def _schema(writer: IcebergWriter, arrow: pa.Schema) -> Schema:
