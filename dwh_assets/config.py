@@ -82,8 +82,16 @@ class CatalogConfig(_Declared):
         return {key: _resolve_environment(value, key) for key, value in given.items() if value is not None}
 
 
-def ledger_url() -> str:
+def duckdb_path() -> str:
+    """Return the DuckDB file of the replicas: `DWH_DUCKDB_PATH`, else one in the local lakehouse."""
+    load_dotenv()
+    return os.environ.get("DWH_DUCKDB_PATH", "lakehouse/replicas.duckdb")
+
+
+def ledger_url(warehouse: str | None = None) -> str:
     """Return where the ledger is: `DWH_LEDGER_URL`, else a SQLite file beside the local warehouse.
+
+    `warehouse` goes before the environment's.
 
     Raises `ConfigurationError` when the warehouse is not local and the variable is not set.
     """
@@ -91,7 +99,7 @@ def ledger_url() -> str:
     given = os.environ.get("DWH_LEDGER_URL")
     if given:
         return given
-    warehouse = CatalogConfig.from_environment().warehouse or "lakehouse"
+    warehouse = warehouse or CatalogConfig.from_environment().warehouse or "lakehouse"
     if "://" in warehouse and not warehouse.startswith("file:"):
         raise ConfigurationError(
             f"The warehouse {warehouse!r} is not a local path, so the ledger cannot be put beside it.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from dwh_assets.config import duckdb_path
 from dwh_assets.orchestration.doctor_job import declared_tables, doctor_job
 from dwh_assets.orchestration.iceberg_io import IcebergIOManager
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
@@ -23,7 +23,7 @@ def defs() -> dg.Definitions:
     """Return the shipped lakehouse on the catalog and the DuckDB file that the environment names."""
     declared = _declared()
     iceberg = IcebergCatalogResource()
-    duckdb = DuckDBResource(database=os.environ.get("DWH_DUCKDB_PATH", "lakehouse/replicas.duckdb"))
+    duckdb = DuckDBResource(database=duckdb_path())
     return dg.Definitions.merge(
         declared,
         dg.Definitions(

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dwh_assets.cli import doctor, history, refs, show
+from dwh_assets.cli import diff, doctor, history, lineage, refs, rollback, show
 from dwh_assets.cli.failures import WRONG_USAGE, UsageError, tell
 from dwh_assets.cli.session import command
 
@@ -54,8 +54,11 @@ app = typer.Typer(
 )
 command(app)(history.history)
 command(app)(show.show)
+command(app)(diff.diff)
 command(app)(refs.tag)
 command(app)(refs.branch)
+command(app)(rollback.rollback)
+command(app)(lineage.lineage)
 command(app)(doctor.doctor)
 
 

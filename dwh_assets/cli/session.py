@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from pyiceberg.catalog import Catalog
 
     from dwh_assets.config import CatalogConfig
+    from dwh_assets.ledger import Ledger
+    from dwh_assets.versioning.replicas import Replica
     from dwh_assets.versioning.store import VersionedDataStore
+
+
+_WAIT_SECONDS = 5.0  # for a DuckDB file that somebody else holds: a person is waiting
 
 
 class Session:
@@ -77,11 +82,50 @@ class Session:
         return load_catalog(self.config)
 
     @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger at DWH_LEDGER_URL, else beside the warehouse; made where there is none yet."""
+        from dwh_assets.config import ledger_url
+        from dwh_assets.ledger import Ledger
+
+        return Ledger(ledger_url(self.declared().warehouse))
+
+    def kept_ledger(self) -> Ledger | None:
+        """Return the ledger for what only reads: None where nobody has made one."""
+        from dwh_assets.config import ledger_url
+        from dwh_assets.errors import ConfigurationError
+
+        try:
+            url = ledger_url(self.declared().warehouse)
+        except ConfigurationError:  # a warehouse that is not local, and no variable that names a ledger
+            return None
+        return self.ledger if _is_there(url) else None
+
+    @cached_property
+    def replicas(self) -> dict[str, Replica]:
+        """The copies of this catalog's tables in the DuckDB file of the replicas, by name.
+
+        Raises `UnavailableError` when somebody else holds the file.
+        """
+        from dwh_assets.config import duckdb_path
+        from dwh_assets.iceberg.declaration import find_table
+        from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+
+        if not Path(duckdb_path()).exists():
+            return {}
+        found: dict[str, Replica] = {}
+        for replica in DuckDBWarehouse(duckdb_path(), wait_seconds=_WAIT_SECONDS).replicas():
+            table, state = find_table(self.catalog, replica.table), replica.state()
+            if table and state and str(table.metadata.table_uuid) == state.table_uuid:
+                name = f"duckdb/{replica.table.replace('.', '/')}"  # the asset's, where Dagster made it
+                found[name if name not in found else f"duckdb/{replica.into}"] = replica
+        return found
+
+    @cached_property
     def store(self) -> VersionedDataStore:
         """The catalog's tables as versions."""
         from dwh_assets.versioning.store import VersionedDataStore
 
-        return VersionedDataStore(self.catalog)
+        return VersionedDataStore(self.catalog, self.kept_ledger())
 
     def secrets(self) -> Mapping[str, Any]:
         """Return the catalog's properties, as far as they are known by now; what they hold is not shown."""
@@ -123,12 +167,19 @@ def _require_database(config: CatalogConfig) -> None:
     from sqlalchemy.engine import make_url
 
     uri = config.resolved_properties().get("uri", "")
-    if config.kind != "sql" or not uri.startswith("sqlite:///"):
-        return
-    database = make_url(uri).database or ":memory:"
-    if database.startswith((":memory:", "file:")) or Path(database).exists():
+    if config.kind != "sql" or _is_there(uri):
         return
     raise NotFoundError(
-        f"There is no catalog at {database}.",
+        f"There is no catalog at {make_url(uri).database}.",
         remedy="Go to the project's folder, or name the catalog with --catalog-uri, --warehouse or in .env.",
     )
+
+
+def _is_there(uri: str) -> bool:
+    """Tell whether a database is there to be opened, as far as a path tells: of SQLite's files."""
+    from sqlalchemy.engine import make_url
+
+    if not uri.startswith("sqlite:///"):
+        return True
+    database = make_url(uri).database or ":memory:"
+    return database.startswith((":memory:", "file:")) or Path(database).exists()

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from dwh_assets.cli.main import app
 from dwh_tests.iceberg.conftest import Lake
+from dwh_tests.versioning.graph import GraphLake
 
 RUN = {
     "dwh.run-id": "0a3f2f3e-6d0f-4b0a-9b38-8a7f6f2f1c11",
@@ -64,13 +65,15 @@ def process(*arguments: str, env: Mapping[str, str] | None = None) -> subprocess
     )
 
 
-def environment_of(lake: Lake) -> dict[str, str]:
+def environment_of(lake: Lake | GraphLake) -> dict[str, str]:
     """How the environment names the catalog of a lake."""
     properties = lake.properties
     return {
         "DWH_CATALOG_TYPE": "sql",
         "DWH_CATALOG_URI": properties["uri"],
         "DWH_WAREHOUSE": properties["warehouse"],
+        "DWH_DUCKDB_PATH": str(lake.folder / "replicas.duckdb"),
+        "DWH_LEDGER_URL": "",
         "FORCE_COLOR": "",
         "COLUMNS": "",
     }
