@@ -12,7 +12,8 @@ from dwh_assets.config import duckdb_path
 from dwh_assets.orchestration.doctor_job import declared_tables, doctor_job
 from dwh_assets.orchestration.iceberg_io import IcebergIOManager
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
-from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.orchestration.resources import IcebergCatalogResource, LedgerResource
+from dwh_assets.orchestration.rollback_job import declared_lake, rollback_job
 
 # Dagster warns of its own use of a beta parameter whenever an asset check needs a resource.
 warnings.filterwarnings("ignore", message="Parameter `execution_type`", category=dg.BetaWarning)
@@ -27,9 +28,10 @@ def defs() -> dg.Definitions:
     return dg.Definitions.merge(
         declared,
         dg.Definitions(
-            jobs=[doctor_job(declared_tables(declared))],
+            jobs=[doctor_job(declared_tables(declared)), rollback_job(declared_lake(declared))],
             resources={
                 "iceberg": iceberg,
+                "ledger": LedgerResource(),
                 "iceberg_io_manager": IcebergIOManager(iceberg=iceberg),
                 "duckdb": duckdb,
                 "duckdb_replica_io_manager": DuckDBReplicaIOManager(iceberg=iceberg, duckdb=duckdb),

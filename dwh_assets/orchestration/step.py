@@ -1,7 +1,7 @@
 """What an IO manager needs to know and say about the step it serves.
 
-The only module that reaches into a step's context (`step_context` is half public); a test pins what
-is used of it.
+The only module that reaches into a step's context (`step_context` is half public) and reports an event that
+Dagster has no public name for; tests pin what is used of it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData
 
 from dwh_assets.errors import ConfigurationError
 
@@ -30,6 +31,23 @@ def add_partition_metadata(
     context.step_context.add_asset_metadata(
         metadata, asset_key=context.asset_key, partition_key=partition_key
     )
+
+
+def plan_materialization(
+    context: dg.OpExecutionContext, asset: dg.AssetKey, partition: str | None = None
+) -> None:
+    """Tell Dagster that this run is going to materialize an asset, which an op may do but not declare.
+
+    Until it has, or the run ends, the asset is in progress, and automation leaves it alone.
+    """
+    planned = AssetMaterializationPlannedData(asset, partition=partition)
+    event = dg.DagsterEvent(
+        event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+        job_name=context.job_name,
+        step_key=str(context.op_handle),
+        event_specific_data=planned,
+    )
+    context.instance.report_dagster_event(event, run_id=context.run_id)
 
 
 def output_partition_keys(context: dg.OutputContext) -> Sequence[str] | None:

@@ -28,7 +28,7 @@ from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
 from dwh_assets.iceberg.move import Move, move_main
 from dwh_assets.iceberg.versions import moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
-from dwh_assets.versioning.provenance import RUN_ID, History, entries
+from dwh_assets.versioning.provenance import PARTITION_KEY, RUN_ID, History, entries
 
 TAG_PREFIX = "before-rollback-"
 
@@ -41,6 +41,7 @@ class Commit:
     committed_at: datetime
     operation: str
     run_id: str | None
+    partition: str | None
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ def _listed(commits: Iterable[Commit]) -> list[dict[str, Any]]:
             "committed_at": commit.committed_at.isoformat(),
             "operation": commit.operation,
             "run_id": commit.run_id,
+            "partition": commit.partition,
         }
         for commit in commits
     ]
@@ -215,10 +217,10 @@ def _require_shown(history: History, to: int) -> None:
 
 
 def _commit(snapshot: Snapshot) -> Commit:
+    told = entries(snapshot)
     operation = snapshot.summary.operation.value if snapshot.summary else "unknown"
-    return Commit(
-        snapshot.snapshot_id, moment(snapshot.timestamp_ms), operation, entries(snapshot).get(RUN_ID)
-    )
+    at = moment(snapshot.timestamp_ms)
+    return Commit(snapshot.snapshot_id, at, operation, told.get(RUN_ID), told.get(PARTITION_KEY))
 
 
 def _free_tag(metadata: TableMetadata) -> str:
