@@ -199,7 +199,7 @@ def test_compaction_in_between_costs_nothing(lake: Lake, later_changes: int) -> 
     append(lake, orders(range(1000, 1010)))
     upsert(lake, orders([5], amount=-5.0))
     before = set(lake.on_disk(".parquet"))
-    compact(lake)
+    compact(lake.catalog, lake.name)
     compacted = set(lake.on_disk(".parquet")) - before
     last = _id(lake.table.current_snapshot().snapshot_id)  # type: ignore[union-attr]
     for number in range(later_changes):
@@ -218,10 +218,10 @@ def test_compaction_in_between_costs_nothing(lake: Lake, later_changes: int) -> 
 def test_rows_that_a_compaction_moved_and_that_change_again_vanish_on_the_way(lake: Lake) -> None:
     first = append(lake, orders(range(1000)))
     append(lake, orders([2000, 2001]))
-    compact(lake)
+    compact(lake.catalog, lake.name)
     lake.table.delete("id == 2000")
     upsert(lake, orders([2001, 7], amount=-1.0))
-    compact(lake)
+    compact(lake.catalog, lake.name)
     last = upsert(lake, orders([7], amount=7.0))
     for keys in ([], KEYS):
         assert_equals_full_comparison(lake, first, last, keys)
@@ -235,7 +235,7 @@ def test_the_end_points_are_compared_where_that_reads_less(lake: Lake) -> None:
     first = append(lake, orders(range(3)))
     for _ in range(3):
         lake.write(orders(range(1000)), write_mode="overwrite")
-    compact(lake)
+    compact(lake.catalog, lake.name)
     last = _id(lake.write(orders(range(4)), write_mode="overwrite").snapshot_id)
     with compare(lake.table, first, last, keys=KEYS) as diff:
         assert counts(diff) == (1, 0, 0)
@@ -335,7 +335,7 @@ def test_branches_are_compared_through_their_common_ancestor(lake: Lake) -> None
 def test_a_rollback_is_seen_as_what_it_took_back(lake: Lake) -> None:
     first = append(lake, orders(range(10)))
     second = upsert(lake, orders([1], amount=-1.0))
-    compact(lake)
+    compact(lake.catalog, lake.name)
     lake.table.manage_snapshots().rollback_to_snapshot(first).commit()
     third = upsert(lake, orders([2], amount=-2.0))
     assert_equals_full_comparison(lake, second, third, KEYS)
