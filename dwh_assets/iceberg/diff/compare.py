@@ -36,7 +36,7 @@ def compare(
     later = schema_of(table.metadata, after)
     earlier = later if before is None else schema_of(table.metadata, before)
     _require_keys(table, keys or (), earlier, later)
-    route = find_route(table.metadata, before, after)
+    route = find_route(table, before, after)
     files, notes = _files_to_read(table, route)
     return VersionDiff(
         source=table,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pyiceberg.schema import Schema
 
 from dwh_assets.iceberg.diff.rows import WEIGHT
-from dwh_assets.iceberg.sql import quote_identifier
+from dwh_assets.iceberg.sql import quote_identifier, quote_text
 
 CHANGE = "_change"
 PAIR = "_pair"
@@ -45,16 +45,17 @@ class NettingSql:
                 f" FROM ({self._copies_sql}) AS copies"
             )
         paired_sql = f"{_PAIR_SQL} <= least(went, came)"
+        before_sql, after_sql = quote_text(UPDATE_BEFORE), quote_text(UPDATE_AFTER)
         return (
-            f"SELECT {self.columns_sql}, CASE WHEN {paired_sql} AND {_WEIGHT_SQL} < 0 THEN '{UPDATE_BEFORE}'"
-            f" WHEN {paired_sql} THEN '{UPDATE_AFTER}' ELSE {self._alone_sql} END AS {_CHANGE_SQL},"
+            f"SELECT {self.columns_sql}, CASE WHEN {paired_sql} AND {_WEIGHT_SQL} < 0 THEN {before_sql}"
+            f" WHEN {paired_sql} THEN {after_sql} ELSE {self._alone_sql} END AS {_CHANGE_SQL},"
             f" {_PAIR_SQL}"
             f" FROM ({self._numbered_sql}) AS numbered ORDER BY {self.keys_sql}, {_PAIR_SQL}, {_WEIGHT_SQL}"
         )
 
     @property
     def _alone_sql(self) -> str:
-        return f"CASE WHEN {_WEIGHT_SQL} < 0 THEN '{DELETE}' ELSE '{INSERT}' END"
+        return f"CASE WHEN {_WEIGHT_SQL} < 0 THEN {quote_text(DELETE)} ELSE {quote_text(INSERT)} END"
 
     @property
     def _numbered_sql(self) -> str:

@@ -11,8 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.io import FileIO
+from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
+
+_EXPIRED = (
+    "Snapshots between the two versions are expired: they are compared by their end points, and what each "
+    "snapshot changed is not known."
+)
 
 
 class Stretch(NamedTuple):
@@ -61,15 +67,15 @@ class Route:
         return joined
 
 
-def find_route(metadata: TableMetadata, before: int | None, after: int) -> Route:
+def find_route(table: Table, before: int | None, after: int) -> Route:
     """Find the way between two snapshots of the table, both of which are there."""
     ends = Stretch(before, after)
     # Looked up one by one, long histories would take quadratic time.
-    kept = {snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots}
+    kept = {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
     forth, back = _ancestors(kept, after), _ancestors(kept, before)
     meeting = _common_ancestor(back, forth)
-    if meeting is None and not (_is_whole(back) and _is_whole(forth)):
-        return Route(ends, notes=(_expired(back, forth),))
+    if meeting is None and not (_is_whole(back, table.io) and _is_whole(forth, table.io)):
+        return Route(ends, notes=(_EXPIRED,))
     undone = [Step(snapshot, undone=True) for snapshot in _until(back, meeting)]
     done = [Step(snapshot) for snapshot in reversed(list(_until(forth, meeting)))]
     steps = tuple(step for step in (*undone, *done) if not _is_replace(step.snapshot))
@@ -90,9 +96,20 @@ def _common_ancestor(one: Sequence[Snapshot], other: Sequence[Snapshot]) -> int 
     return next((snapshot.snapshot_id for snapshot in one if snapshot.snapshot_id in ids), None)
 
 
-def _is_whole(history: Sequence[Snapshot]) -> bool:
-    """Tell whether a history is kept from the empty table on."""
-    return not history or history[-1].parent_snapshot_id is None
+def _is_whole(history: Sequence[Snapshot], io: FileIO) -> bool:
+    """Tell whether a history is kept from the empty table on.
+
+    A parent that is expired may have been taken out of its child, whose files then came from nowhere.
+    """
+    if not history:
+        return True
+    first = history[-1]
+    return first.parent_snapshot_id is None and all(
+        manifest.added_snapshot_id == first.snapshot_id
+        and not manifest.has_existing_files()
+        and not manifest.deleted_files_count
+        for manifest in first.manifests(io)
+    )
 
 
 def _until(history: Sequence[Snapshot], end: int | None) -> Iterator[Snapshot]:
@@ -113,13 +130,3 @@ def _through(before: int | None, after: int, meeting: int | None) -> tuple[str, 
     if meeting == after:
         return (f"Snapshot {before} is a descendant of {after}: its changes are taken back.",)
     return (f"Snapshots {before} and {after} are compared through their common ancestor, {where}.",)
-
-
-def _expired(back: Sequence[Snapshot], forth: Sequence[Snapshot]) -> str:
-    gone = sorted(
-        {str(history[-1].parent_snapshot_id) for history in (back, forth) if not _is_whole(history)}
-    )
-    return (
-        f"Snapshots between the two versions are expired ({', '.join(gone)} and what was before): they are "
-        "compared by their end points, and changes cannot be told snapshot by snapshot."
-    )

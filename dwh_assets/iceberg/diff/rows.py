@@ -35,6 +35,7 @@ WEIGHT = "_weight"
 SLOT = "_slot"
 # Rows of the same slot may be equal; others are not.
 SLOTS = 4096
+_SLOTS_SQL = str(SLOTS)
 # Deleted positions that are held in memory at a time
 _MOST_EXCEPTIONS = 4_000_000
 # DuckDB skips what a list of positions leaves out, but not what a join would.
@@ -80,7 +81,7 @@ def _slotted_sql(weighted_sql: str, schema: Schema, slots_by: Sequence[str]) -> 
     columns_sql = ", ".join(quote_identifier(field.name) for field in schema.fields)
     hashed_sql = ", ".join(map(quote_identifier, slots_by))
     return (
-        f"SELECT {columns_sql}, {_WEIGHT_SQL}, (hash({hashed_sql}) % {SLOTS:d})::SMALLINT AS {_SLOT_SQL}"
+        f"SELECT {columns_sql}, {_WEIGHT_SQL}, (hash({hashed_sql}) % {_SLOTS_SQL})::SMALLINT AS {_SLOT_SQL}"
         f" FROM ({weighted_sql}) AS weighted"
     )
 

@@ -20,7 +20,7 @@ from pyiceberg.types import DecimalType, DoubleType, FloatType, IntegerType, Lon
 from dwh_assets.iceberg.arrow.types import shown_values
 from dwh_assets.iceberg.diff.changed_rows import ChangedRows
 from dwh_assets.iceberg.diff.netting import CHANGE, INSERT, UPDATE_AFTER, UPDATE_BEFORE
-from dwh_assets.iceberg.sql import quote_identifier
+from dwh_assets.iceberg.sql import quote_identifier, quote_text
 
 _NUMBERS = (IntegerType, LongType, FloatType, DoubleType, DecimalType)
 _CHANGE_SQL = quote_identifier(CHANGE)
@@ -90,9 +90,9 @@ def _sides(rows: ChangedRows, fields: tuple[NestedField, ...]) -> dict[bool, lis
     aggregates_sql = ", ".join(_aggregates_sql(field) for field in fields)
     cursor = rows.connection.cursor()
     cursor.register("changed", reader)
+    came_sql = f"{_CHANGE_SQL} IN ({quote_text(INSERT)}, {quote_text(UPDATE_AFTER)})"
     summed = cursor.execute(
-        f"SELECT {_CHANGE_SQL} IN ('{INSERT}', '{UPDATE_AFTER}'), count(*), {aggregates_sql} FROM changed"
-        " GROUP BY 1"
+        f"SELECT {came_sql}, count(*), {aggregates_sql} FROM changed GROUP BY 1"
     ).to_arrow_table()
     for side, count, *values in zip(*map(shown_values, summed.columns), strict=True):
         found[side] = [_values(count, values[at : at + 5]) for at in range(0, len(values), 5)]

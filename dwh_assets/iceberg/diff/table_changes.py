@@ -38,12 +38,10 @@ class TableChange:
     field_id: int | None = None
 
     def __str__(self) -> str:
-        sides = {
-            "added": f" ({self.after})",
-            "dropped": f" ({self.before})",
-            "moved": "",
-        }
-        return f"{self.kind} {self.name}" + sides.get(self.kind, f": {self.before} -> {self.after}")
+        if self.kind in ("added", "dropped", "moved"):
+            shown = self.after or self.before
+            return f"{self.kind} {self.name} ({shown})" if shown else f"{self.kind} {self.name}"
+        return f"{self.kind} {self.name}: {self.before} -> {self.after}"
 
 
 def schema_changes(before: Schema, after: Schema) -> tuple[TableChange, ...]:
@@ -169,8 +167,8 @@ def partition_spec_changes(before: TableMetadata, after: TableMetadata) -> tuple
     """Return the partition fields that came and went."""
     old, new = _partition_fields(before), _partition_fields(after)
     return (
-        *(TableChange("added", new[key], after=new[key]) for key in new if key not in old),
-        *(TableChange("dropped", old[key], before=old[key]) for key in old if key not in new),
+        *(TableChange("added", new[key]) for key in new if key not in old),
+        *(TableChange("dropped", old[key]) for key in old if key not in new),
     )
 
 

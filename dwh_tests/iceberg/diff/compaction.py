@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pyiceberg.catalog import Catalog
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import FileScanTask
 from pyiceberg.table.snapshots import Operation
@@ -16,12 +17,11 @@ from dwh_assets.iceberg.files.position_deletes import deletes_of
 from dwh_assets.iceberg.files.reading import live_batches
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS
 from dwh_assets.iceberg.snapshot import Change
-from dwh_tests.iceberg.conftest import Lake
 
 
-def compact(lake: Lake, chosen: Callable[[DataFile], bool] = lambda file: True) -> int:
+def compact(catalog: Catalog, name: str, chosen: Callable[[DataFile], bool] = lambda file: True) -> int:
     """Write the chosen data files of the table anew, without their deletes; return the snapshot's id."""
-    table = lake.table
+    table = catalog.load_table(name)
     tasks = [task for task in table.scan().plan_files() if chosen(task.file)]
     schema = table.schema()
     target = FileTarget(
@@ -35,7 +35,7 @@ def compact(lake: Lake, chosen: Callable[[DataFile], bool] = lambda file: True) 
         file_size=1 << 30,
     )
     rows = (
-        align(batch, arrow_schema(schema), lake.name)
+        align(batch, arrow_schema(schema), name)
         for task in tasks
         for batch in live_batches(table.metadata, table.io, task, schema)
     )
@@ -47,7 +47,7 @@ def compact(lake: Lake, chosen: Callable[[DataFile], bool] = lambda file: True) 
         removed=tuple(file for task in tasks for file in _gone(task)),
         summary={TOTAL_ROWS: summary[TOTAL_ROWS]} if TOTAL_ROWS in summary else {},
     )
-    committed = commit(lake.catalog, table, lambda _: change)
+    committed = commit(catalog, table, lambda _: change)
     assert committed is not None
     return committed.snapshot.snapshot_id
 

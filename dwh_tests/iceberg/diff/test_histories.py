@@ -41,7 +41,7 @@ class ComparedHistory(History):
         files = sorted(file.file_path for file in self.lake.data_files())
         chosen = set(files) if whole else set(files[:: data.draw(st.integers(2, 3), "each")])
         note(f"compacts {len(chosen)} of {len(files)} files")
-        compact(self.lake, lambda file: file.file_path in chosen)
+        compact(self.lake.catalog, self.lake.name, lambda file: file.file_path in chosen)
         self._remember()
 
     def teardown(self) -> None:
