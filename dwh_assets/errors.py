@@ -57,6 +57,10 @@ class ConflictError(TransientError):
     """Another commit got in the way and this one could not be reconciled with it."""
 
 
+class DivergedError(TerminalError):
+    """A branch does not go on from where main is, so main cannot just take it over."""
+
+
 class UnavailableError(TransientError):
     """A catalog, store, warehouse or file could not be reached or is held by somebody else."""
 

@@ -8,6 +8,8 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
+from dwh_assets.iceberg.pending import branch_view
+
 LOGICAL_SNAPSHOT_KEY = "dwh.logical-snapshot-id"
 
 
@@ -30,8 +32,11 @@ def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
 
 
 def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
-    """Yield the branch's snapshots from its head backwards, as far as they are kept."""
-    return iter(ancestors_of(metadata.snapshot_by_name(branch), metadata))
+    """Yield the branch's snapshots from its head backwards, as far as they are kept.
+
+    A branch that does not exist yet begins as main is, and has its history.
+    """
+    return iter(ancestors_of(branch_start(metadata, branch), metadata))
 
 
 def branch_start(metadata: TableMetadata, branch: str) -> Snapshot | None:
@@ -42,10 +47,10 @@ def branch_start(metadata: TableMetadata, branch: str) -> Snapshot | None:
 def at_branch(table: Table, branch: str) -> Table:
     """Return the table as readers of a branch see it: the branch's head is its current snapshot.
 
-    A branch that does not exist yet begins as main is, and reads so.
+    Its columns are those that the head was written with, see `pending.branch_view`. A branch that does not
+    exist yet begins as main is, and reads so.
     """
-    head = table.metadata.snapshot_by_name(branch)
-    if head is None:
+    metadata = branch_view(table.metadata, branch)
+    if metadata is table.metadata:
         return table
-    metadata = table.metadata.model_copy(update={"current_snapshot_id": head.snapshot_id})
     return Table(table.name(), metadata, table.metadata_location, table.io, table.catalog, table.config)

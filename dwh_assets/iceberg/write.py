@@ -69,7 +69,7 @@ from dwh_assets.iceberg.stream import (
     stream_offset,
     stream_offsets,
 )
-from dwh_assets.iceberg.versions import branch_start
+from dwh_assets.iceberg.versions import at_branch, branch_start
 
 _log = logging.getLogger(__name__)
 
@@ -228,6 +228,7 @@ class _Write:
         self._catalog = writer.catalog
         self._name = writer.config.table
         self._table = table
+        self._seen = at_branch(table, self._config.branch)
         self._incoming = without_condition_columns(reader.schema, self._config, self._name)
         self._summary = summary
         self._position = position
@@ -287,10 +288,10 @@ class _Write:
         return PartitionSet(self._target.spec, self._target.schema, (file.partition for file in files))
 
     def _file_target(self) -> FileTarget:
-        properties = {**self._table.metadata.properties, **self._config.table_properties}
+        properties = {**self._seen.metadata.properties, **self._config.table_properties}
         return FileTarget(
             io=self._table.io,
-            locations=self._table.location_provider(),
+            locations=self._seen.location_provider(),
             schema=self._shape.file_schema,
             watched=self._shape.relaxable,
             spec=self._shape.spec,
@@ -327,12 +328,13 @@ class _Write:
         if self._earlier_attempt(table):
             return None
         shape = self._shape_on(table)
-        planned = self._planned = mode.plan(table, self._config.branch)
+        seen = at_branch(table, self._config.branch)
+        planned = self._planned = mode.plan(seen, self._config.branch)
         shape = self._planned_shape = shape.relaxed(self._target.nulls)
         new_properties = {
             key: value
             for key, value in self._config.table_properties.items()
-            if table.metadata.properties.get(key) != value
+            if seen.metadata.properties.get(key) != value
         }
         # A stream's offset moves on even where its rows change nothing.
         moves = planned.changes_files or shape.changes or new_properties or self._position
@@ -344,7 +346,7 @@ class _Write:
             added=planned.added,
             removed=planned.removed,
             added_deletes=planned.added_deletes,
-            schema=shape.schema if shape.schema != table.schema() else None,
+            schema=shape.schema if shape.schema != seen.schema() else None,
             spec=shape.spec,
             sort_order=shape.sort_order,
             properties=new_properties,

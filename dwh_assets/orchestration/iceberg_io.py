@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 from pydantic import PrivateAttr
 from pyiceberg.expressions import AlwaysFalse, And, BooleanExpression
 from pyiceberg.schema import Schema
@@ -16,11 +15,10 @@ from dwh_assets.config import IcebergWriterConfig, Stream
 from dwh_assets.errors import ConfigurationError, DataError, DwhError, NotFoundError, TransientError
 from dwh_assets.iceberg.arrow.frames import read_as
 from dwh_assets.iceberg.arrow.sources import as_reader
-from dwh_assets.iceberg.declaration import decide_shape, find_table
+from dwh_assets.iceberg.declaration import find_table, schema_after_write
 from dwh_assets.iceberg.filters import filter_expression
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.scan import scan
-from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.versions import at_branch
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration import step
@@ -74,7 +72,9 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         reader = as_reader(obj)
         where = None
         if keys is not None:
-            where = _partition_filter(context, keys, _schema(writer, reader.schema), name)
+            where = _partition_filter(
+                context, keys, schema_after_write(writer.catalog, writer.config, reader.schema), name
+            )
         result = writer.write(
             reader,
             where=where if writer.config.write_mode == "overwrite" else None,
@@ -122,7 +122,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         result: WriteResult,
         keys: Sequence[str] | None,
     ) -> None:
-        table = self.iceberg.catalog.load_table(result.table)
+        table = at_branch(self.iceberg.catalog.load_table(result.table), writer.config.branch)
         if result.logical_snapshot_id is not None:
             step.set_data_version(context, str(result.logical_snapshot_id))
         metadata = write_metadata(result, table, writer.config.write_mode, shown(keys) if keys else None)
@@ -202,15 +202,6 @@ def _idempotency_key(
     if config.idempotency_key is None:
         return step.idempotency_key(context, partitions)
     return f"{config.idempotency_key}|{partitions}" if keys else config.idempotency_key
-
-
-def _schema(writer: IcebergWriter, arrow: pa.Schema) -> Schema:
-    """Return the columns that the table has after the write: the filter is built before anything changes."""
-    config = writer.config
-    table = find_table(writer.catalog, config.table)
-    if table is None:
-        return declare(arrow, config.columns, config.key_columns, config.table)
-    return decide_shape(table.metadata, config, arrow, config.table).schema
 
 
 def _partition_filter(
