@@ -36,9 +36,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
-from pyiceberg.table.snapshots import (
-    Snapshot,
-)
+from pyiceberg.table.snapshots import Operation, Snapshot
 from pyiceberg.typedef import TableVersion
 from requests.exceptions import ConnectionError as HttpConnectionError
 from requests.exceptions import Timeout as HttpTimeout
@@ -50,6 +48,7 @@ from dwh_assets.iceberg.files.avro_blocks import ManifestBlocks
 from dwh_assets.iceberg.snapshot import Change, MetadataFiles, Request, SnapshotBuilder, discard_metadata
 
 RETRY_SECONDS = 300.0
+_NO_ROWS = {"dwh.total-rows": "0"}
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 3.0
 # After these nobody knows yet. A busy SQLite file belongs here: at COMMIT it may or may not have landed.
@@ -138,6 +137,16 @@ def _until_landed(
             if table.snapshot_by_id(earlier.snapshot.snapshot_id) is not None:
                 _discard(other for other in in_doubt if other is not earlier)
                 return Committed(table, earlier.snapshot, earlier.change, attempt)
+
+
+def with_first_snapshot(catalog: Catalog, table: Table) -> Table:
+    """Return the table with a snapshot without rows on main, unless it has one: a branch begins at one."""
+    made = commit(
+        catalog,
+        table,
+        lambda found: None if found.metadata.snapshots else Change(Operation.APPEND, summary=_NO_ROWS),
+    )
+    return made.table if made else table
 
 
 def commit_updates(

@@ -6,7 +6,8 @@ schema, spec, sort order and properties becomes current in the commit with which
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice, takewhile
 
@@ -37,7 +38,7 @@ from dwh_assets.iceberg.commit import commit_updates
 from dwh_assets.iceberg.modes.plan import ROWS_DELETED, ROWS_INSERTED, ROWS_UPDATED
 from dwh_assets.iceberg.pending import Move, Pending, own_snapshots, pending_changes
 from dwh_assets.iceberg.schema_merge import merged_schema
-from dwh_assets.iceberg.snapshot import Request, current_updates
+from dwh_assets.iceberg.snapshot import Request, current_updates, discard_metadata
 
 _SHOWN = 5
 
@@ -91,6 +92,7 @@ def fast_forward(
 def drop_branch(table: Table, branch: str, *, head: int | None = None, forget: bool = False) -> Table:
     """Remove a branch; with `forget` also those of its snapshots that no other branch or tag leads to.
 
+    Of these the manifests go, too; their data files stay, since a new plan may be about to use them again.
     Without `head` whatever it stands at; with it `ConflictError` is raised where the branch has moved on.
     Raises `NotFoundError` for an unknown branch, `ConfigurationError` for main or a tag.
     """
@@ -99,16 +101,30 @@ def drop_branch(table: Table, branch: str, *, head: int | None = None, forget: b
             f"{_name(table)}: main cannot be dropped.", remedy="Drop the table, or roll main back."
         )
     wanted = head or branch_ref(table, branch).snapshot_id
+    gone: list[Snapshot] = []
 
     def plan(table: Table) -> Request:
         _require_head(table, branch, wanted)
-        gone = _only_on(table.metadata, branch) if forget else []
+        gone[:] = _only_on(table.metadata, branch) if forget else []
         updates: list[TableUpdate] = [RemoveSnapshotRefUpdate(ref_name=branch)]
         if gone:
-            updates.append(RemoveSnapshotsUpdate(snapshot_ids=gone))
+            updates.append(RemoveSnapshotsUpdate(snapshot_ids=[s.snapshot_id for s in gone]))
         return _unmoved(table, {branch: wanted}), tuple(updates)
 
-    return commit_updates(table.catalog, table, plan, landed=lambda found: branch not in found.metadata.refs)
+    left = commit_updates(table.catalog, table, plan, landed=lambda found: branch not in found.metadata.refs)
+    _delete_manifests(left, gone)
+    return left
+
+
+def _delete_manifests(table: Table, gone: Sequence[Snapshot]) -> None:
+    """Delete the metadata files of snapshots that are gone, unless one that is left was built on them."""
+    ids = {snapshot.snapshot_id for snapshot in gone}
+    if any(snapshot.parent_snapshot_id in ids for snapshot in table.metadata.snapshots):
+        return
+    for snapshot in gone:
+        with suppress(OSError):
+            own = [m.manifest_path for m in snapshot.manifests(table.io) if m.added_snapshot_id in ids]
+            discard_metadata([(table.io, path) for path in (*own, snapshot.manifest_list)])
 
 
 def branch_ref(table: Table, branch: str) -> SnapshotRef:
@@ -181,7 +197,7 @@ def _is_landed(table: Table, head: int, branch: str, drop: bool) -> bool:
     return _is_on_main(table, head) and not (drop and branch in table.metadata.refs)
 
 
-def _only_on(metadata: TableMetadata, branch: str) -> list[int]:
+def _only_on(metadata: TableMetadata, branch: str) -> list[Snapshot]:
     """Return the snapshots that are reached from this branch alone."""
     others = {
         snapshot.snapshot_id
@@ -190,7 +206,7 @@ def _only_on(metadata: TableMetadata, branch: str) -> list[int]:
         for snapshot in ancestors_of(metadata.snapshot_by_id(ref.snapshot_id), metadata)
     }
     line = ancestors_of(metadata.snapshot_by_name(branch), metadata)
-    return [snapshot.snapshot_id for snapshot in line if snapshot.snapshot_id not in others]
+    return [snapshot for snapshot in line if snapshot.snapshot_id not in others]
 
 
 def _require_head(table: Table, branch: str, head: int) -> None:

@@ -6,37 +6,25 @@ can be taken for one of ours, for one of DuckDB's, or for another one in differe
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain
-from pathlib import Path
 from typing import Any, Self
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from dwh_assets.config import TableLayout
 from dwh_assets.errors import ConfigurationError, DataError
 from dwh_assets.iceberg.arrow.types import FIELD_ID, align, shown_values
+from dwh_assets.iceberg.bounded import bounded_duckdb
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.sql import quote_identifier
 
 ROW = "_row"
 _IN_MEMORY_BYTES = 256 << 20
-_MEMORY_LIMIT = "512MB"
 _BATCH_ROWS = 122_880
 _SAMPLE = 5
-# What conditions mean must not depend on the machine, and no statement loads code or sees our variables.
-_SETTINGS_SQL = (
-    "SET TimeZone = 'UTC'",
-    "SET autoinstall_known_extensions = false",
-    "SET autoload_known_extensions = false",
-    "SET python_enable_replacements = false",
-    "SET preserve_insertion_order = false",
-    "SET lock_configuration = true",
-)
 
 
 def internal_name(field_id: int) -> str:
@@ -74,15 +62,9 @@ class SourceRows:
         matched_by_key = layout.merge is None or layout.merge.on is None
         self._rows: pa.Table | None = None
         self._sorted: dict[str, Positions] = {}
-        folder = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="dwh-")))
-        self.connection = self._resources.enter_context(duckdb.connect())
-        self.connection.execute("SET memory_limit = ?", [_MEMORY_LIMIT])
-        self.connection.execute("SET temp_directory = ?", [str(folder)])
-        if any(isinstance(field.type, pa.UuidType) for field in reader.schema):
-            # It hands the keys of a join to Arrow as a filter, and cannot do so with UUIDs.
-            self.connection.execute("SET disabled_optimizers = 'join_filter_pushdown'")
-        for setting_sql in _SETTINGS_SQL:
-            self.connection.execute(setting_sql)
+        # DuckDB hands the keys of a join to Arrow as a filter, and cannot do so with UUIDs.
+        has_uuids = any(isinstance(field.type, pa.UuidType) for field in reader.schema)
+        self.connection = self._resources.enter_context(bounded_duckdb(joins_filter_arrow=not has_uuids))
         try:
             self._load(reader)
             if matched_by_key and not self._nulls_match:
