@@ -22,7 +22,12 @@ from typing import Any
 
 from pyiceberg.avro.codecs import AvroCompressionCodec
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import CommitFailedException, CommitStateUnknownException, NoSuchTableError
+from pyiceberg.exceptions import (
+    BadRequestError,
+    CommitFailedException,
+    CommitStateUnknownException,
+    NoSuchTableError,
+)
 from pyiceberg.io import FileIO, OutputFile
 from pyiceberg.manifest import (
     DEFAULT_READ_VERSION,
@@ -48,6 +53,9 @@ from dwh_assets.iceberg.files.avro_blocks import ManifestBlocks
 from dwh_assets.iceberg.snapshot import Change, MetadataFiles, Request, SnapshotBuilder, discard_metadata
 
 RETRY_SECONDS = 300.0
+# What catalogs say of a snapshot whose number another branch's has taken: requirements name branches, numbers
+# are the table's.
+_MISFITS = (ValueError, BadRequestError)
 _NO_ROWS = {"dwh.total-rows": "0"}
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 3.0
@@ -299,6 +307,9 @@ def _settle(table: Table, builder: SnapshotBuilder, error: Exception) -> Table:
     if _is_lost(error):
         raise _Unanswered(f"{'.'.join(table.name())}: {type(error).__name__}") from error
     builder.discard()
+    taken = fresh.metadata.next_sequence_number() != builder.snapshot.sequence_number
+    if isinstance(error, _MISFITS) and taken:
+        raise CommitFailedException(f"a commit to another branch was faster: {error}") from error
     raise error
 
 

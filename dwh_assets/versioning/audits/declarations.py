@@ -66,7 +66,7 @@ class _OfColumn(_Audit):
 class NotNull(_OfColumns):
     """No changed row holds a null in any of the columns."""
 
-    kind: Literal["not_null"] = "not_null"
+    kind: Literal["not_null"] = Field(default="not_null", description="not_null")
 
     @property
     def described(self) -> str:
@@ -77,7 +77,7 @@ class NotNull(_OfColumns):
 class Unique(_OfColumns):
     """No changed row shares the values of the columns with another row of the table; nulls equal nothing."""
 
-    kind: Literal["unique"] = "unique"
+    kind: Literal["unique"] = Field(default="unique", description="unique")
 
     @property
     def described(self) -> str:
@@ -88,7 +88,7 @@ class Unique(_OfColumns):
 class AcceptedValues(_OfColumn):
     """The column of each changed row is null, or one of the values."""
 
-    kind: Literal["accepted_values"] = "accepted_values"
+    kind: Literal["accepted_values"] = Field(default="accepted_values", description="accepted_values")
     values: list[Value] = Field(min_length=1, description="The values that may occur, of the column's type.")
 
     @property
@@ -100,7 +100,7 @@ class AcceptedValues(_OfColumn):
 class Range(_OfColumn):
     """The column of each changed row is null, or lies between the bounds; these may occur themselves."""
 
-    kind: Literal["range"] = "range"
+    kind: Literal["range"] = Field(default="range", description="range")
     min: Value | None = Field(default=None, description="The least value.")
     max: Value | None = Field(default=None, description="The greatest value.")
 
@@ -120,7 +120,7 @@ class Range(_OfColumn):
 class RowCountChange(_Audit):
     """The table's number of rows changes, against the version before, by so many percent."""
 
-    kind: Literal["row_count_change"] = "row_count_change"
+    kind: Literal["row_count_change"] = Field(default="row_count_change", description="row_count_change")
     min_percent: float | None = Field(default=None, description="The least change; -10 allows a tenth less.")
     max_percent: float | None = Field(default=None, description="The greatest change; 0 allows no growth.")
 
@@ -145,7 +145,7 @@ class ForeignKey(_OfColumns):
     That table is read at the snapshot which the write says it has read, else as its main branch is.
     """
 
-    kind: Literal["foreign_key"] = "foreign_key"
+    kind: Literal["foreign_key"] = Field(default="foreign_key", description="foreign_key")
     table: str = Field(description="namespace.table that is referred to.")
     references: list[str] | None = Field(
         default=None, description="The columns over there; unset: those of the same names."
@@ -175,7 +175,7 @@ class Sql(_Audit):
     new version has and the one before has not.
     """
 
-    kind: Literal["sql"] = "sql"
+    kind: Literal["sql"] = Field(default="sql", description="sql")
     name: str = Field(description="What its result is called: letters, digits and _.")
     query: str = Field(description="SELECT over the tables branch, main and changed; its rows are failures.")
 

@@ -93,8 +93,8 @@ def _(audit: Range, candidate: Candidate) -> AuditResult:
     }
     column_sql = quote_identifier(audit.column)
     outside_sql = [
-        f"{column_sql} {comparison} (SELECT {quote_identifier(name)} FROM _declared)"
-        for name, comparison in (("least", "<"), ("greatest", ">"))
+        f"{column_sql} {comparison_sql} (SELECT {quote_identifier(name)} FROM _declared)"
+        for name, comparison_sql in (("least", "<"), ("greatest", ">"))
         if name in bounds
     ]
     # DuckDB takes NaN for the greatest number, and it is none.
