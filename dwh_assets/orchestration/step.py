@@ -6,7 +6,7 @@ Dagster has no public name for; tests pin what is used of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -16,12 +16,25 @@ from dwh_assets.errors import ConfigurationError
 
 RETRY_TAG = "dagster/retry_number"
 PARENT_RUN_TAG = "dagster/parent_run_id"
+# What Dagster calls the output of an asset
+_RESULT = "result"
 CODE_REFERENCES = "dagster/code_references"
 
 
 def set_data_version(context: dg.OutputContext, version: str) -> None:
     """Make `version` the data version of the materialization that the IO manager is performing."""
     context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
+
+
+def report_check(context: dg.OutputContext, evaluation: dg.AssetCheckEvaluation) -> None:
+    """Put the result of an asset check into the event log, at once: the step may be about to fail."""
+    dg.DagsterEvent.asset_check_evaluation(context.step_context, evaluation)
+
+
+def check_outputs(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+    """Yield the outputs of the checks that an asset's own step has reported, for the step to be complete."""
+    for name in sorted(context.op_execution_context.selected_output_names - {_RESULT}):
+        yield dg.Output(None, output_name=name)
 
 
 def add_partition_metadata(

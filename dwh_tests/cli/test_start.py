@@ -9,6 +9,7 @@ import dwh_assets
 from dwh_tests.cli.conftest import environment_of, ids, process
 from dwh_tests.iceberg.conftest import TABLE, Lake
 
+COMMANDS = ("history", "show", "diff", "tag", "branch", "publish", "rollback", "lineage", "doctor")
 HEAVY = {"dagster", "duckdb", "numpy", "pandas", "pyarrow", "pydantic", "pyiceberg", "sqlalchemy", "sqlglot"}
 
 
@@ -27,7 +28,7 @@ def test_help_loads_nothing_heavy() -> None:
 def test_without_arguments_the_help_is_shown() -> None:
     done = process("-m", "dwh_assets.cli")
     assert done.returncode == 0
-    for name in ("history", "show", "tag", "branch", "doctor"):
+    for name in COMMANDS:
         assert f"  {name} " in done.stdout
 
 
