@@ -1,12 +1,19 @@
-"""Apache Iceberg tables and their warehouse copies, from Python: the public names."""
+"""Apache Iceberg tables and their warehouse copies, from Python: the public names.
 
-from dwh_assets.config import CatalogConfig, IcebergWriterConfig
-from dwh_assets.iceberg.catalogs.load import load_catalog
-from dwh_assets.iceberg.results import WriteResult
-from dwh_assets.iceberg.write import IcebergWriter
-from dwh_assets.versioning.store import VersionedDataStore
-from dwh_assets.warehouses.base import SyncResult
-from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+Each is loaded when it is first asked for: `dwh --help` needs none of them.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dwh_assets.config import CatalogConfig, IcebergWriterConfig
+    from dwh_assets.iceberg.catalogs.load import load_catalog
+    from dwh_assets.iceberg.results import WriteResult
+    from dwh_assets.iceberg.write import IcebergWriter
+    from dwh_assets.versioning.store import VersionedDataStore
+    from dwh_assets.warehouses.base import SyncResult
+    from dwh_assets.warehouses.duckdb import DuckDBWarehouse
 
 __all__ = [
     "CatalogConfig",
@@ -18,3 +25,26 @@ __all__ = [
     "WriteResult",
     "load_catalog",
 ]
+
+_MODULES = {
+    "CatalogConfig": "config",
+    "DuckDBWarehouse": "warehouses.duckdb",
+    "IcebergWriter": "iceberg.write",
+    "IcebergWriterConfig": "config",
+    "SyncResult": "warehouses.base",
+    "VersionedDataStore": "versioning.store",
+    "WriteResult": "iceberg.results",
+    "load_catalog": "iceberg.catalogs.load",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

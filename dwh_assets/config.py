@@ -50,23 +50,25 @@ class CatalogConfig(_Declared):
     )
 
     @classmethod
-    def from_environment(cls) -> Self:
+    def from_environment(
+        cls, *, kind: str | None = None, uri: str | None = None, warehouse: str | None = None
+    ) -> Self:
         """Read the catalog from `DWH_CATALOG_*` and `DWH_WAREHOUSE`; by default SQLite and local files.
 
-        `.env` of the current folder is read, too, as Dagster does; variables that are set already win.
-        Raises `ConfigurationError` for an unknown kind.
+        `.env` of the current folder is read, too, as Dagster does; variables that are already set win, and
+        what is given here goes before either. Raises `ConfigurationError` for an unknown kind.
         """
         load_dotenv()
-        kind = os.environ.get("DWH_CATALOG_TYPE", "sql")
+        kind = kind or os.environ.get("DWH_CATALOG_TYPE", "sql")
         if kind not in get_args(CatalogKind):
             raise ConfigurationError(
                 f"DWH_CATALOG_TYPE is {kind!r}.",
                 remedy=f"Set it to one of {', '.join(get_args(CatalogKind))}.",
             )
-        warehouse = os.environ.get("DWH_WAREHOUSE", "lakehouse")
+        warehouse = warehouse or os.environ.get("DWH_WAREHOUSE", "lakehouse")
         if "://" not in warehouse:
             warehouse = _location(Path(warehouse).absolute())
-        uri = os.environ.get("DWH_CATALOG_URI")
+        uri = uri or os.environ.get("DWH_CATALOG_URI")
         if uri is None and kind == "sql":
             uri = f"sqlite:///{quote(str(local_path(warehouse) / 'catalog.db'))}"
         return cls.model_validate({"kind": kind, "uri": uri, "warehouse": warehouse})
@@ -78,6 +80,32 @@ class CatalogConfig(_Declared):
         """
         given = {"uri": self.uri, "warehouse": self.warehouse, **self.properties}
         return {key: _resolve_environment(value, key) for key, value in given.items() if value is not None}
+
+
+def duckdb_path() -> str:
+    """Return the DuckDB file of the replicas: `DWH_DUCKDB_PATH`, else one in the local lakehouse."""
+    load_dotenv()
+    return os.environ.get("DWH_DUCKDB_PATH", "lakehouse/replicas.duckdb")
+
+
+def ledger_url(warehouse: str | None = None) -> str:
+    """Return where the ledger is: `DWH_LEDGER_URL`, else a SQLite file beside the local warehouse.
+
+    `warehouse` goes before the environment's.
+
+    Raises `ConfigurationError` when the warehouse is not local and the variable is not set.
+    """
+    load_dotenv()
+    given = os.environ.get("DWH_LEDGER_URL")
+    if given:
+        return given
+    warehouse = warehouse or CatalogConfig.from_environment().warehouse or "lakehouse"
+    if "://" in warehouse and not warehouse.startswith("file:"):
+        raise ConfigurationError(
+            f"The warehouse {warehouse!r} is not a local path, so the ledger cannot be put beside it.",
+            remedy="Set DWH_LEDGER_URL, e.g. to a PostgreSQL database.",
+        )
+    return f"sqlite:///{local_path(warehouse) / 'ledger.db'}"
 
 
 def load_dotenv() -> None:

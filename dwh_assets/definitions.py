@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from pathlib import Path
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from dwh_assets.config import duckdb_path
 from dwh_assets.orchestration.doctor_job import declared_tables, doctor_job
 from dwh_assets.orchestration.iceberg_io import IcebergIOManager
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
-from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.orchestration.resources import IcebergCatalogResource, LedgerResource
+from dwh_assets.orchestration.rollback_job import declared_lake, rollback_job
 
 # Dagster warns of its own use of a beta parameter whenever an asset check needs a resource.
 warnings.filterwarnings("ignore", message="Parameter `execution_type`", category=dg.BetaWarning)
@@ -23,13 +24,14 @@ def defs() -> dg.Definitions:
     """Return the shipped lakehouse on the catalog and the DuckDB file that the environment names."""
     declared = _declared()
     iceberg = IcebergCatalogResource()
-    duckdb = DuckDBResource(database=os.environ.get("DWH_DUCKDB_PATH", "lakehouse/replicas.duckdb"))
+    duckdb = DuckDBResource(database=duckdb_path())
     return dg.Definitions.merge(
         declared,
         dg.Definitions(
-            jobs=[doctor_job(declared_tables(declared))],
+            jobs=[doctor_job(declared_tables(declared)), rollback_job(declared_lake(declared))],
             resources={
                 "iceberg": iceberg,
+                "ledger": LedgerResource(),
                 "iceberg_io_manager": IcebergIOManager(iceberg=iceberg),
                 "duckdb": duckdb,
                 "duckdb_replica_io_manager": DuckDBReplicaIOManager(iceberg=iceberg, duckdb=duckdb),

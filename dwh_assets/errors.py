@@ -8,6 +8,9 @@ is PyIceberg's; see `pyiceberg.exceptions.CommitStateUnknownException`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class DwhError(Exception):
     """What happened, to which thing, and what to do next.
@@ -55,6 +58,22 @@ class DamagedError(TerminalError):
 
 class ConflictError(TransientError):
     """Another commit got in the way and this one could not be reconciled with it."""
+
+
+class DivergedError(TerminalError):
+    """A branch does not go on from where main is, so main cannot just take it over."""
+
+
+class AuditFailedError(TerminalError):
+    """Audits found rows that must not be published: main is as it was, the write waits on a branch.
+
+    `branch` is that branch; `results` are those of all audits, each with a sample of the rows that failed.
+    """
+
+    def __init__(self, message: str, *, remedy: str, branch: str, results: Sequence[Any]) -> None:
+        super().__init__(message, remedy=remedy)
+        self.branch = branch
+        self.results = tuple(results)
 
 
 class UnavailableError(TransientError):

@@ -2,7 +2,11 @@
 
 import pytest
 
-pytest_plugins = ["dwh_tests.servers.fixtures", "dwh_tests.orchestration.fixtures"]
+pytest_plugins = [
+    "dwh_tests.servers.fixtures",
+    "dwh_tests.orchestration.fixtures",
+    "dwh_tests.versioning.fixtures",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

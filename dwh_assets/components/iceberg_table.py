@@ -27,10 +27,13 @@ from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.stream import rows_after
 from dwh_assets.iceberg.versions import at_branch
 from dwh_assets.iceberg.write import IcebergWriter
+from dwh_assets.orchestration.auditing import audit_specs
 from dwh_assets.orchestration.checks import doctor_check, key_check, replica_check
-from dwh_assets.orchestration.declarations import STREAM, writer_config
+from dwh_assets.orchestration.declarations import AUDITS, PUBLISH, STREAM, publish_mistake, writer_config
 from dwh_assets.orchestration.iceberg_io import failures
 from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
+from dwh_assets.orchestration.step import check_outputs
+from dwh_assets.versioning.audits.declarations import Audit, require_distinct_names
 
 
 class IcebergTable(DeclaredComponent, TableLayout):
@@ -67,6 +70,15 @@ class IcebergTable(DeclaredComponent, TableLayout):
         description="Feed the table from a stream: the function yields Arrow batches, from the row that its "
         "parameter `offset` says, or all of them where it has none.",
     )
+    audits: list[Audit] = Field(
+        default_factory=list,
+        description="What has to be true of the rows that a write brings, each a check of the asset.",
+    )
+    publish: Literal["after_audit"] | None = Field(
+        default=None,
+        description="after_audit: a write goes to a branch of its own, which main takes over when its audits "
+        "pass. Unset: audits come after the write, and tell.",
+    )
     replicas: list[Replica] = Field(default_factory=list, description="Copies in warehouses.")
     policy: Policy = Field(default_factory=Policy, description="How much history to keep.")
     max_writers: int = Field(default=1, ge=1, description="How many runs may write the table at once.")
@@ -92,6 +104,11 @@ class IcebergTable(DeclaredComponent, TableLayout):
             if all(dimension.is_time for dimension in value):
                 raise ValueError("only one of two partition dimensions can be time windows")
         return value
+
+    @field_validator("audits")
+    @classmethod
+    def _audits_have_names(cls, value: list[Audit]) -> list[Audit]:
+        return require_distinct_names(value)
 
     @field_validator("replicas")
     @classmethod
@@ -134,6 +151,16 @@ class IcebergTable(DeclaredComponent, TableLayout):
         for name in ("partitions", "idempotency_key"):
             if getattr(self, name):
                 raise ValueError(f"stream goes without {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_published(self) -> Self:
+        mistake = publish_mistake({name: getattr(self, name) for name in (AUDITS, STREAM, "branch")})
+        if self.publish is not None and mistake:
+            raise ValueError(mistake)
+        taken = {"doctor", "key_is_unique"} & {audit.label for audit in self.audits}
+        if taken:
+            raise ValueError(f"audits: {min(taken)} is a check of its own; give that audit another name")
         return self
 
     @classmethod
@@ -211,17 +238,21 @@ class IcebergTable(DeclaredComponent, TableLayout):
             io_manager_key="iceberg_io_manager",
             required_resource_keys={"iceberg"},
             pool=f"iceberg/{self.table}",
+            check_specs=audit_specs(self.key, self.audits),
         )
-        def compute_table(context: dg.AssetExecutionContext, **inputs: Any) -> dg.Output[Any]:
+        def compute_table(context: dg.AssetExecutionContext, **inputs: Any) -> Iterator[dg.Output[Any]]:
             with failures(context):
                 if computation.takes_partition:
                     inputs[PARTITION] = _slice(context, self.table)
                 if computation.takes_previous:
                     inputs[PREVIOUS] = self._previous(context.resources.iceberg.catalog)
-                if self.stream is not None:
-                    return dg.Output(partial(_stream_from, computation, inputs))
-                rows = computation.function(**inputs)
-                return rows if isinstance(rows, dg.Output) else dg.Output(rows)
+                rows = (
+                    computation.function(**inputs)
+                    if self.stream is None
+                    else partial(_stream_from, computation, inputs)
+                )
+            yield rows if isinstance(rows, dg.Output) else dg.Output(rows)
+            yield from check_outputs(context)
 
         return compute_table
 
@@ -253,11 +284,16 @@ class IcebergTable(DeclaredComponent, TableLayout):
             **plain,
             **({"table_properties": properties} if properties else {}),
             **({STREAM: self.stream.model_dump(exclude_unset=True)} if self.stream else {}),
+            **self._publishing(),
             **({"partition_expr": partition_expr(self.partitions)} if self.partitions else {}),
             "table": self.table,
             "dagster/table_name": self.table,
             "dwh/max_writers": self.max_writers,
         }
+
+    def _publishing(self) -> dict[str, Any]:
+        audits = [audit.model_dump(mode="json", exclude_none=True) for audit in self.audits]
+        return {**({AUDITS: audits} if audits else {}), **({PUBLISH: self.publish} if self.publish else {})}
 
     def _layout(self) -> dict[str, Any]:
         """Return what was given of the attributes that notebooks and YAML share."""

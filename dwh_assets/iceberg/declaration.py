@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
@@ -15,15 +15,18 @@ from pyiceberg.partitioning import PARTITION_FIELD_ID_START, PartitionField, Par
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.sorting import NullOrder, SortDirection, SortField, SortOrder
 from pyiceberg.transforms import IdentityTransform, Transform, parse_transform
 from pyiceberg.types import DecimalType, FixedType, UUIDType
 
-from dwh_assets.config import PartitionBy, TableLayout
+from dwh_assets.config import IcebergWriterConfig, PartitionBy, TableLayout
 from dwh_assets.errors import ConfigurationError, UnsupportedError
 from dwh_assets.iceberg.catalogs.load import ensure_namespace
 from dwh_assets.iceberg.commit import noted_metadata
 from dwh_assets.iceberg.faults import explained, readable
+from dwh_assets.iceberg.modes.merge_clauses import without_condition_columns
+from dwh_assets.iceberg.pending import branch_view
 from dwh_assets.iceberg.schema_evolution import decide, declare, relaxable, with_optional
 from dwh_assets.iceberg.snapshot import MetadataFiles, discard_metadata
 
@@ -119,29 +122,62 @@ def drop_unused(catalog: Catalog, table: Table) -> None:
 def decide_shape(metadata: TableMetadata, layout: TableLayout, arrow: pa.Schema, name: str) -> Shape:
     """Return the shape that the table has to have for these data under this declaration.
 
-    A declaration without partition_spec or sort_order leaves the table's as it is.
-    Raises `SchemaError` or `ConfigurationError` for what is not allowed.
+    On another branch than main it is decided against that branch's. A declaration without partition_spec or
+    sort_order leaves the table's as it is. Raises `SchemaError` or `ConfigurationError` for what is not
+    allowed, `UnsupportedError` for what a branch cannot have by itself.
     """
+    seen = branch_view(metadata, layout.branch)
     decision = decide(
-        metadata.schema(),
+        seen.schema(),
         arrow,
         layout.schema_evolution,
         name,
         last_column_id=metadata.last_column_id,
         declared=layout.columns,
+        elsewhere=metadata.schema(),
     )
-    spec = _evolved_spec(metadata, layout, decision.schema, name)
+    spec = _evolved_spec(seen, layout, decision.schema, name)
     _require_readable_manifests(spec, decision.schema, name)
-    order = _evolved_order(metadata, layout, decision.schema, name)
+    order = _evolved_order(seen, layout, decision.schema, name)
+    if layout.branch != MAIN_BRANCH:
+        _require_on_main(metadata.schema(), decision.schema, (*spec.fields, *order.fields), name)
     changes = [*decision.changes]
-    if spec.spec_id != metadata.default_spec_id:
+    if spec.spec_id != seen.default_spec_id:
         changes.append(f"partitioned by {_spec_text(spec, decision.schema)}")
-    if order.order_id != metadata.default_sort_order_id:
+    if order.order_id != seen.default_sort_order_id:
         changes.append("changed the sort order")
     may_relax = relaxable(
         decision.schema, arrow, layout.schema_evolution, declared=layout.columns, keys=layout.key_columns
     )
     return Shape(decision.schema, spec, order, tuple(changes), may_relax)
+
+
+def schema_after_write(catalog: Catalog, config: IcebergWriterConfig, arrow: pa.Schema) -> Schema:
+    """Return the columns that the table has after a write of such data, before anything has changed.
+
+    Raises what `decide_shape` raises.
+    """
+    columns = without_condition_columns(arrow, config, config.table)
+    table = find_table(catalog, config.table)
+    if table is None:
+        return declare(columns, config.columns, config.key_columns, config.table)
+    return decide_shape(table.metadata, config, columns, config.table).schema
+
+
+def _require_on_main(
+    main: Schema, branch: Schema, fields: Iterable[PartitionField | SortField], table: str
+) -> None:
+    """Refuse a spec or order of columns that main has not got: readers of main could not make sense of it."""
+    for used in fields:
+        try:
+            main.find_field(used.source_id)
+        except ValueError:
+            column = branch.find_column_name(used.source_id)
+            raise UnsupportedError(
+                f"{table}: column {column!r} is new on this branch, which can be neither partitioned nor "
+                "sorted by it: specs and orders belong to the table, and its columns do not have it yet.",
+                remedy="Publish the column first; declare partition_spec or sort_order with the next write.",
+            ) from None
 
 
 def _evolved_spec(metadata: TableMetadata, layout: TableLayout, schema: Schema, table: str) -> PartitionSpec:

@@ -91,14 +91,15 @@ def _require_column(schema: Schema, column: str, table: str) -> None:
         ) from None
 
 
-def read(planned: DataScan) -> pa.RecordBatchReader:
-    """Stream the rows of a planned read, in the columns that it selects."""
+def read(planned: DataScan, tasks: Sequence[FileScanTask] | None = None) -> pa.RecordBatchReader:
+    """Stream the rows of a planned read, in the columns that it selects; of all its files, or of `tasks`."""
     metadata, projection = planned.table_metadata, planned.projection()
     everything = planned.update(selected_fields=("*",)).projection()
     bound = bind(everything, planned.row_filter, case_sensitive=planned.case_sensitive)
     columns = prune_columns(everything, projection.field_ids | extract_field_ids(bound))
     batches = _read_ahead(
-        planned_files(planned), lambda task: live_batches(metadata, planned.io, task, columns, where=bound)
+        planned_files(planned) if tasks is None else tasks,
+        lambda task: live_batches(metadata, planned.io, task, columns, where=bound),
     )
     if bound != AlwaysTrue():
         condition = as_arrow(columns, bound)

@@ -112,13 +112,15 @@ def decide(
     *,
     last_column_id: int,
     declared: dict[str, ColumnDeclaration] | None = None,
+    elsewhere: Schema | None = None,
 ) -> SchemaDecision:
     """Compare the data's columns with the table's and return the schema after the write.
 
+    A column that is new here, and that main has already (`elsewhere`), is main's: it has its id and type.
     Raises `SchemaError` for every difference that `evolution` does not allow.
     """
     require_distinct(incoming.names, table)
-    comparison = _Comparison(evolution, table, count(last_column_id + 1), declared or {})
+    comparison = _Comparison(evolution, table, count(last_column_id + 1), declared or {}, elsewhere)
     fields = comparison.struct(list(current.fields), list(incoming), prefix="")
     fields = [comparison.described(field) for field in fields]
     if not comparison.changes:
@@ -203,7 +205,9 @@ class _Comparison:
         table: str,
         ids: Iterator[int],
         declared: dict[str, ColumnDeclaration],
+        elsewhere: Schema | None = None,
     ) -> None:
+        self.elsewhere = {field.name: field for field in elsewhere.fields} if elsewhere else {}
         self.evolution = evolution
         self.table = table
         self.ids = ids
@@ -265,6 +269,11 @@ class _Comparison:
 
     def _added(self, field: pa.Field, prefix: str) -> NestedField:
         path = prefix + field.name
+        if not prefix and path in self.elsewhere:
+            self._require_enabled(f"column {path!r} is new on this branch", "Drop it from the data")
+            adopted = self.elsewhere[path].model_copy(update={"required": False})
+            self.changes.append(f"added {path} {adopted.field_type}, as main has it")
+            return self._existing(adopted, field, prefix)
         new_type = _declared_type(self.declared.get(path)) or iceberg_type(field.type, self.ids, path)
         self._require_enabled(f"column {path!r} ({new_type}) is new", "Drop it from the data")
         self.changes.append(f"added {path} {new_type}")

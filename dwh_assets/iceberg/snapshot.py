@@ -27,7 +27,7 @@ from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.refs import SnapshotRefType
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import (
     Operation,
     Snapshot,
@@ -60,8 +60,11 @@ from pyiceberg.table.update import (
 from pyiceberg.typedef import TableVersion
 
 from dwh_assets.iceberg.manifest_merging import to_join
+from dwh_assets.iceberg.pending import Move, Pending, branch_view, pending_changes
 from dwh_assets.iceberg.versions import branch_start
 
+# What a catalog is asked for: what has to be so, and what to change.
+Request = tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]
 # Metadata files that were written, each with what can delete it.
 MetadataFiles = list[tuple[FileIO, str]]
 
@@ -106,6 +109,7 @@ class SnapshotBuilder:
     ) -> None:
         self._tidies = tidies
         self._metadata: TableMetadata = table.metadata
+        self._seen = branch_view(table.metadata, branch)
         self._io: FileIO = table.io
         self._locations = table.location_provider()
         self.change = self._change = change
@@ -124,7 +128,7 @@ class SnapshotBuilder:
         return table.metadata.snapshot_by_name(self._branch) == self._branch_head
 
     @cached_property
-    def request(self) -> tuple[tuple[TableRequirement, ...], tuple[TableUpdate, ...]]:
+    def request(self) -> Request:
         """What to ask of the catalog; the manifests and the manifest list are written for it."""
         manifests = self._joined(self._kept_manifests()) + self._added_manifests()
         self.snapshot = Snapshot(
@@ -145,7 +149,6 @@ class SnapshotBuilder:
             *shape_requirements,
         ), (
             *shape_updates,
-            *self._property_updates(),
             AddSnapshotUpdate(snapshot=self.snapshot),
             self._move_branch(),
         )
@@ -168,9 +171,13 @@ class SnapshotBuilder:
 
     @property
     def _schema(self) -> Schema:
+        """The schema of the snapshot, under the id that it has or is going to have."""
         new = self._change.schema
         if new is None:
-            return self._metadata.schema()
+            return self._seen.schema()
+        for known in self._metadata.schemas:
+            if known == new:  # a catalog that is a server gives it no second id
+                return known
         return new.model_copy(update={"schema_id": max(s.schema_id for s in self._metadata.schemas) + 1})
 
     @property
@@ -183,37 +190,50 @@ class SnapshotBuilder:
         return max(int(time.time() * 1000), self._metadata.last_updated_ms + 1)
 
     def _shape_changes(self) -> tuple[list[TableRequirement], list[TableUpdate]]:
-        """Require the shape that the plan saw, and change what the plan wants changed."""
-        metadata, spec, order = self._metadata, self._change.spec, self._change.sort_order
+        """Require the shape that the plan saw, and change what the plan wants changed.
+
+        On main it becomes current at once; on another branch it is only added, and noted as pending.
+        """
+        metadata, wanted = self._metadata, self._wanted
         requirements: list[TableRequirement] = [
             AssertCurrentSchemaId(current_schema_id=metadata.current_schema_id),
             AssertDefaultSpecId(default_spec_id=metadata.default_spec_id),
             AssertDefaultSortOrderId(default_sort_order_id=metadata.default_sort_order_id),
         ]
         updates: list[TableUpdate] = []
-        if self._change.schema is not None:
+        if self._schema.schema_id not in {schema.schema_id for schema in metadata.schemas}:
             requirements.append(AssertLastAssignedFieldId(last_assigned_field_id=metadata.last_column_id))
-            updates += [AddSchemaUpdate(schema_=self._schema), SetCurrentSchemaUpdate(schema_id=-1)]
-        if spec is not None and spec.spec_id != metadata.default_spec_id:
-            if spec.spec_id not in metadata.specs():
-                requirements.append(
-                    AssertLastAssignedPartitionId(last_assigned_partition_id=metadata.last_partition_id)
-                )
-                updates.append(AddPartitionSpecUpdate(spec=spec))
-            updates.append(SetDefaultSpecUpdate(spec_id=spec.spec_id))
-        if order is not None and order.order_id != metadata.default_sort_order_id:
-            if metadata.sort_order_by_id(order.order_id) is None:
-                updates.append(AddSortOrderUpdate(sort_order=order))
-            updates.append(SetDefaultSortOrderUpdate(sort_order_id=order.order_id))
-        return requirements, updates
+            updates.append(AddSchemaUpdate(schema_=self._schema))
+        spec, order = self._change.spec, self._change.sort_order
+        if spec is not None and spec.spec_id not in metadata.specs():
+            requirements.append(
+                AssertLastAssignedPartitionId(last_assigned_partition_id=metadata.last_partition_id)
+            )
+            updates.append(AddPartitionSpecUpdate(spec=spec))
+        if order is not None and metadata.sort_order_by_id(order.order_id) is None:
+            updates.append(AddSortOrderUpdate(sort_order=order))
+        return requirements, [*updates, *(current_updates(wanted) if self._branch == MAIN_BRANCH else ())]
 
-    def _property_updates(self) -> list[TableUpdate]:
-        new = {
-            key: value
-            for key, value in self._change.properties.items()
-            if self._metadata.properties.get(key) != value
-        }
-        return [SetPropertiesUpdate(updates=new)] if new else []
+    @property
+    def _wanted(self) -> Pending:
+        """What of the table is to be otherwise than the branch has it."""
+        seen, spec, order = self._seen, self._change.spec, self._change.sort_order
+        return Pending(
+            schema=_move(seen.current_schema_id, self._schema.schema_id),
+            spec=_move(seen.default_spec_id, spec.spec_id) if spec else None,
+            sort_order=_move(seen.default_sort_order_id, order.order_id) if order else None,
+            properties={
+                key: value
+                for key, value in self._change.properties.items()
+                if seen.properties.get(key) != value
+            },
+        )
+
+    def _pending(self) -> dict[str, str]:
+        """Return the summary's note of what becomes current only with the branch."""
+        if self._branch == MAIN_BRANCH:
+            return {}
+        return pending_changes(self._metadata, self._branch_head).then(self._wanted).summary()
 
     def _kept_manifests(self) -> list[ManifestFile]:
         """Carry the parent's manifests over; those that list a removed file are written anew."""
@@ -313,7 +333,9 @@ class SnapshotBuilder:
         return cast("AvroCompressionCodec", named)
 
     def _summary(self) -> Summary:
-        counted = Summary(operation=Operation.OVERWRITE, **self._counted(), **self._change.summary)
+        counted = Summary(
+            operation=Operation.OVERWRITE, **self._counted(), **self._change.summary, **self._pending()
+        )
         previous = self._parent.summary if self._parent else None
         with_totals = update_snapshot_summaries(counted, previous.additional_properties if previous else None)
         return Summary(operation=self._change.operation, **with_totals.additional_properties)
@@ -343,6 +365,24 @@ class SnapshotBuilder:
             **metrics.to_dict(),
             **({"changed-partition-count": str(len(partitions))} if partitions else {}),
         }
+
+
+def current_updates(wanted: Pending) -> list[TableUpdate]:
+    """Return the updates that make current what the table has already been given."""
+    updates: list[TableUpdate] = []
+    if wanted.schema:
+        updates.append(SetCurrentSchemaUpdate(schema_id=wanted.schema.after))
+    if wanted.spec:
+        updates.append(SetDefaultSpecUpdate(spec_id=wanted.spec.after))
+    if wanted.sort_order:
+        updates.append(SetDefaultSortOrderUpdate(sort_order_id=wanted.sort_order.after))
+    if wanted.properties:
+        updates.append(SetPropertiesUpdate(updates=dict(wanted.properties)))
+    return updates
+
+
+def _move(before: int, after: int) -> Move | None:
+    return None if before == after else Move(before, after)
 
 
 def _by_spec(files: Iterable[DataFile]) -> dict[int, list[DataFile]]:

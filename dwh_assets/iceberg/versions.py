@@ -9,6 +9,8 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 
+from dwh_assets.iceberg.pending import branch_view
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOGICAL_SNAPSHOT_KEY = "dwh.logical-snapshot-id"
 
@@ -37,11 +39,14 @@ def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
 
 
 def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
-    """Yield the branch's snapshots from its head backwards, as far as they are kept."""
+    """Yield the branch's snapshots from its head backwards, as far as they are kept.
+
+    A branch that does not exist yet begins as main is, and has its history.
+    """
     by_id = {
         snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots
     }  # PyIceberg's walk is quadratic
-    snapshot = metadata.snapshot_by_name(branch)
+    snapshot = branch_start(metadata, branch)
     while snapshot is not None:
         yield snapshot
         parent = snapshot.parent_snapshot_id
@@ -56,10 +61,10 @@ def branch_start(metadata: TableMetadata, branch: str) -> Snapshot | None:
 def at_branch(table: Table, branch: str) -> Table:
     """Return the table as readers of a branch see it: the branch's head is its current snapshot.
 
-    A branch that does not exist yet begins as main is, and reads so.
+    Its columns are those that the head was written with, see `pending.branch_view`. A branch that does not
+    exist yet begins as main is, and reads so.
     """
-    head = table.metadata.snapshot_by_name(branch)
-    if head is None:
+    metadata = branch_view(table.metadata, branch)
+    if metadata is table.metadata:
         return table
-    metadata = table.metadata.model_copy(update={"current_snapshot_id": head.snapshot_id})
     return Table(table.name(), metadata, table.metadata_location, table.io, table.catalog, table.config)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -23,6 +23,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import AlwaysTrue, And, BooleanExpression
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
+from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation
 
 from dwh_assets.config import IcebergWriterConfig
@@ -37,7 +38,7 @@ from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
 from dwh_assets.iceberg.arrow.types import align, shown_values
 from dwh_assets.iceberg.capabilities import CAPABILITIES, Capabilities
 from dwh_assets.iceberg.catalogs.load import load_catalog
-from dwh_assets.iceberg.commit import Committed, commit
+from dwh_assets.iceberg.commit import Committed, commit, with_first_snapshot
 from dwh_assets.iceberg.declaration import Shape, create_table, decide_shape, drop_unused, find_table
 from dwh_assets.iceberg.doctor.check import Check
 from dwh_assets.iceberg.doctor.examination import examine_table
@@ -69,9 +70,13 @@ from dwh_assets.iceberg.stream import (
     stream_offset,
     stream_offsets,
 )
-from dwh_assets.iceberg.versions import branch_start
+from dwh_assets.iceberg.versions import at_branch, branch_start
 
 _log = logging.getLogger(__name__)
+
+
+# Takes what landed on a branch, or wants it again on main as it now is.
+Accept = Callable[[WriteResult], bool]
 
 
 class IcebergWriter:
@@ -123,6 +128,34 @@ class IcebergWriter:
         `ConflictError` when other commits were always faster, and `CommitUnknownError`; `UnavailableError`,
         `ConfigurationError`, `NotFoundError` and `DamagedError` for faults of the catalog, store or files.
         """
+        return self._once(data, where, summary, idempotency_key)
+
+    def write_accepted(
+        self,
+        data: Any,
+        accept: Accept,
+        *,
+        where: str | BooleanExpression | None = None,
+        summary: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> WriteResult:
+        """Write as `write` does, to a branch of its own that begins where main is, until `accept` takes it.
+
+        `accept` is given what landed. Where it returns False it has dropped the branch, because main has
+        moved: the same data are matched and planned again on main as it now is, the branch begins anew.
+        What it raises leaves the branch as it is. A key that main has already is a write that was done.
+        A table that is made for this gets a snapshot without rows first: a branch has to begin somewhere.
+        """
+        return self._once(data, where, summary, idempotency_key, accept)
+
+    def _once(
+        self,
+        data: Any,
+        where: str | BooleanExpression | None,
+        summary: Mapping[str, str] | None,
+        idempotency_key: str | None,
+        accept: Accept | None = None,
+    ) -> WriteResult:
         if where is not None and self.config.write_mode != "overwrite":
             raise ConfigurationError(
                 f"{self.config.table}: a filter needs write_mode overwrite, not {self.config.write_mode}.",
@@ -136,7 +169,13 @@ class IcebergWriter:
             if first is not None:
                 return first
         return self._write(
-            existing, as_reader(data), held=in_memory(data), where=where, summary=summary, key=key
+            existing,
+            as_reader(data),
+            held=in_memory(data),
+            where=where,
+            summary=summary,
+            key=key,
+            accept=accept,
         )
 
     def write_stream(
@@ -186,12 +225,13 @@ class IcebergWriter:
         summary: Mapping[str, str] | None = None,
         key: str | None = None,
         position: StreamPosition | None = None,
+        accept: Accept | None = None,
     ) -> WriteResult:
         marked = {**(summary or {}), **({IDEMPOTENCY_KEY: key} if key else {})}
         with explained(self.config.table, self.catalog.name):
             target = table or self._create(reader.schema)
             try:
-                return _Write(self, target, reader, where, marked, position, held=held).run()
+                return _Write(self, target, reader, where, marked, position, held=held, accept=accept).run()
             except CommitUnknownError:
                 raise
             except Exception:
@@ -222,12 +262,14 @@ class _Write:
         position: StreamPosition | None,
         *,
         held: bool,
+        accept: Accept | None,
     ) -> None:
         self._started = time.monotonic()
         self._config = writer.config
         self._catalog = writer.catalog
         self._name = writer.config.table
         self._table = table
+        self._seen = at_branch(table, self._config.branch)
         self._incoming = without_condition_columns(reader.schema, self._config, self._name)
         self._summary = summary
         self._position = position
@@ -242,6 +284,9 @@ class _Write:
         self._rows = 0
         self._reader = reader
         self._held = held
+        self._accept = accept
+        self._landed: int | None = None
+        self._used: tuple[DataFile, ...] = ()
         self._planned = Planned()
         self._planned_shape = self._shape
 
@@ -250,21 +295,39 @@ class _Write:
             mode = self._mode(resources)
             try:
                 with readable(self._name, lambda: damaged_metadata(self._table)):
-                    committed = commit(
-                        self._catalog,
-                        self._table,
-                        lambda table: self._plan(mode, table),
-                        branch=self._config.branch,
-                    )
+                    committed = self._commit(mode)
+                    while committed and self._accept and not self._accept(self._result(committed)):
+                        committed = self._commit(mode)
             except CommitUnknownError:
                 raise
             except Exception:  # no interrupt: the catalog may be at work then, and the commit still land
-                mode.discard(())
+                mode.discard(self._used if self._is_kept() else ())
                 raise
-            mode.discard(committed.change.added + committed.change.added_deletes if committed else ())
+            mode.discard(self._used)
         result = self._result(committed)
         _log.info("iceberg.write.complete %s", _event(result), extra={"event": _event(result)})
         return result
+
+    def _is_kept(self) -> bool:
+        """Tell whether the table has the snapshot that was not accepted; what cannot be seen, it may have."""
+        if self._landed is None:
+            return False
+        try:
+            return self._table.refresh().snapshot_by_id(self._landed) is not None
+        except Exception:
+            return True
+
+    def _commit(self, mode: Mode) -> Committed | None:
+        self._landed, self._used = None, ()
+        if self._accept is not None:
+            self._table = with_first_snapshot(self._catalog, self._table.refresh())
+        committed = commit(
+            self._catalog, self._table, lambda table: self._plan(mode, table), branch=self._config.branch
+        )
+        if committed is not None:
+            self._landed = committed.snapshot.snapshot_id
+            self._used = committed.change.added + committed.change.added_deletes
+        return committed
 
     def _mode(self, resources: ExitStack) -> Mode:
         """Take in the data; return what plans this write on a version of the table."""
@@ -287,10 +350,10 @@ class _Write:
         return PartitionSet(self._target.spec, self._target.schema, (file.partition for file in files))
 
     def _file_target(self) -> FileTarget:
-        properties = {**self._table.metadata.properties, **self._config.table_properties}
+        properties = {**self._seen.metadata.properties, **self._config.table_properties}
         return FileTarget(
             io=self._table.io,
-            locations=self._table.location_provider(),
+            locations=self._seen.location_provider(),
             schema=self._shape.file_schema,
             watched=self._shape.relaxable,
             spec=self._shape.spec,
@@ -326,17 +389,25 @@ class _Write:
             self._position.require(table, self._config.branch)
         if self._earlier_attempt(table):
             return None
+        if self._accept and self._config.branch in table.metadata.refs:
+            raise ConflictError(
+                f"{self._name}: branch {self._config.branch!r} was made by somebody else during this write.",
+                remedy="Run the write again.",
+            )
         shape = self._shape_on(table)
-        planned = self._planned = mode.plan(table, self._config.branch)
+        seen = at_branch(table, self._config.branch)
+        planned = self._planned = mode.plan(seen, self._config.branch)
         shape = self._planned_shape = shape.relaxed(self._target.nulls)
         new_properties = {
             key: value
             for key, value in self._config.table_properties.items()
-            if table.metadata.properties.get(key) != value
+            if seen.metadata.properties.get(key) != value
         }
         # A stream's offset moves on even where its rows change nothing.
         moves = planned.changes_files or shape.changes or new_properties or self._position
-        if not moves and table.metadata.snapshot_by_name(self._config.branch) is not None:
+        # A branch of its own is not made for nothing; one that is asked for is.
+        name = MAIN_BRANCH if self._accept else self._config.branch
+        if not moves and table.metadata.snapshot_by_name(name) is not None:
             return None
         takes_away = planned.removed or planned.added_deletes
         return Change(
@@ -344,7 +415,7 @@ class _Write:
             added=planned.added,
             removed=planned.removed,
             added_deletes=planned.added_deletes,
-            schema=shape.schema if shape.schema != table.schema() else None,
+            schema=shape.schema if shape.schema != seen.schema() else None,
             spec=shape.spec,
             sort_order=shape.sort_order,
             properties=new_properties,
@@ -389,7 +460,7 @@ class _Write:
             return earlier
         if committed is None:
             unchanged = self._planned.rows_unchanged
-            head = self._table.metadata.snapshot_by_name(self._config.branch)
+            head = branch_start(self._table.metadata, self._config.branch)
             return replace(result_of(self._table, head), rows_unchanged=unchanged)
         return replace(
             result_of(committed.table, committed.snapshot, made=True),

@@ -7,11 +7,16 @@ from typing import Any
 
 import dagster as dg
 from pydantic import ValidationError
+from pyiceberg.table.refs import MAIN_BRANCH
 
 from dwh_assets.config import IcebergWriterConfig, Stream, TableLayout
 from dwh_assets.errors import ConfigurationError
+from dwh_assets.versioning.audits.declarations import Audit, as_declared
 
 STREAM = "stream"
+AUDITS = "audits"
+PUBLISH = "publish"
+AFTER_AUDIT = "after_audit"
 # What the metadata that a run gives its output may say instead of the asset's own.
 AT_RUN_TIME = frozenset(
     {"write_mode", "overwrite", "overwrite_where", "branch", "idempotency_key", "schema_evolution"}
@@ -60,12 +65,50 @@ def stream_declaration(table: str, metadata: Mapping[str, Any]) -> Stream | None
         raise ConfigurationError(f"{table}: {STREAM}: {first_mistake(error)}.") from None
 
 
+def audit_declarations(table: str, metadata: Mapping[str, Any]) -> list[Audit]:
+    """Return the audits that the metadata entry `audits` declares.
+
+    Raises `ConfigurationError` as `writer_config` does.
+    """
+    try:
+        return as_declared(metadata.get(AUDITS) or [])
+    except ValidationError as error:
+        raise ConfigurationError(f"{table}: {AUDITS}: {first_mistake(error)}.") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{table}: {AUDITS}: {error}.") from None
+
+
+def publishes_after_audit(table: str, metadata: Mapping[str, Any]) -> bool:
+    """Tell whether the table is published only after its audits, by the metadata entry `publish`.
+
+    Raises `ConfigurationError` where that is not possible.
+    """
+    publish = metadata.get(PUBLISH)
+    if publish is None:
+        return False
+    mistake = publish_mistake(metadata) if publish == AFTER_AUDIT else f"{PUBLISH} is {publish!r}"
+    if mistake:
+        raise ConfigurationError(f"{table}: {mistake}.", remedy=f"Correct it, or leave out {PUBLISH}.")
+    return True
+
+
+def publish_mistake(declared: Mapping[str, Any]) -> str | None:
+    """Say what does not go with `publish: after_audit`, if anything."""
+    if not declared.get(AUDITS):
+        return f"{PUBLISH}: {AFTER_AUDIT} needs {AUDITS}"
+    if declared.get(STREAM) is not None:
+        return f"{PUBLISH} goes without {STREAM}, whose commits are there for readers as they come"
+    if declared.get("branch", MAIN_BRANCH) != MAIN_BRANCH:
+        return f"{PUBLISH} goes without branch: it is main that takes the write over"
+    return None
+
+
 def as_run_decided(table: str, declared: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return an asset's metadata as far as a run has not said otherwise in the metadata of its output.
 
     Raises `ConfigurationError` for an attribute of the table that is not for a run to decide.
     """
-    fixed = sorted((TableLayout.model_fields.keys() | {STREAM}) & given.keys() - AT_RUN_TIME)
+    fixed = sorted((TableLayout.model_fields.keys() | {STREAM, AUDITS, PUBLISH}) & given.keys() - AT_RUN_TIME)
     if fixed:
         raise ConfigurationError(
             f"{table}: {fixed[0]} is declared with the asset; the metadata of an output cannot change it.",

@@ -7,16 +7,14 @@ import dagster as dg
 from dagster_duckdb import DuckDBResource
 from pyiceberg.catalog import Catalog
 from rich.console import Console
-from rich.text import Text
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.doctor.check import STATUSES, Check, attempt
 from dwh_assets.iceberg.doctor.examination import examine_catalog, examine_declaration
+from dwh_assets.iceberg.doctor.report import show
 from dwh_assets.orchestration.declarations import table_name, writer_config
 from dwh_assets.orchestration.resources import IcebergCatalogResource
 from dwh_assets.warehouses.duckdb import DuckDBWarehouse
-
-_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 
 
 def run_checks(
@@ -86,16 +84,6 @@ def doctor_job(tables: Mapping[str, IcebergWriterConfig]) -> dg.JobDefinition:
         examine()
 
     return doctor
-
-
-def show(checks: list[Check], console: Console) -> None:
-    """Print a line for each check, and one more for what to do; nothing is broken where it is piped."""
-    width = max((len(check.name) for check in checks), default=0)
-    for check in checks:
-        status = (f"{check.status:<{max(map(len, STATUSES))}}", _COLOURS[check.status])
-        console.print(Text.assemble(status, f"  {check.name:<{width}}  {check.detail}"), soft_wrap=True)
-        if check.remedy and check.status != "ok":
-            console.print(Text(f"{'':9}-> {check.remedy}"), soft_wrap=True)
 
 
 def main() -> int:

@@ -1,11 +1,10 @@
 """The IO manager that materializes Iceberg tables and reads them at a known version."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 from pydantic import PrivateAttr
 from pyiceberg.expressions import AlwaysFalse, And, BooleanExpression
 from pyiceberg.schema import Schema
@@ -13,19 +12,28 @@ from pyiceberg.table import DataScan, Table
 from pyiceberg.table.refs import MAIN_BRANCH
 
 from dwh_assets.config import IcebergWriterConfig, Stream
-from dwh_assets.errors import ConfigurationError, DataError, DwhError, NotFoundError, TransientError
+from dwh_assets.errors import (
+    AuditFailedError,
+    ConfigurationError,
+    DataError,
+    DwhError,
+    NotFoundError,
+    TransientError,
+)
 from dwh_assets.iceberg.arrow.frames import read_as
 from dwh_assets.iceberg.arrow.sources import as_reader
-from dwh_assets.iceberg.declaration import decide_shape, find_table
+from dwh_assets.iceberg.declaration import find_table, schema_after_write
 from dwh_assets.iceberg.filters import filter_expression
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.scan import scan
-from dwh_assets.iceberg.schema_evolution import declare
 from dwh_assets.iceberg.versions import at_branch
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration import step
+from dwh_assets.orchestration.auditing import audit_failure, audits_summary, report_audits
 from dwh_assets.orchestration.declarations import (
     as_run_decided,
+    audit_declarations,
+    publishes_after_audit,
     stream_declaration,
     table_name,
     writer_config,
@@ -34,6 +42,17 @@ from dwh_assets.orchestration.metadata import stream_metadata, version_metadata,
 from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
 from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.versioning.audits.candidate import AuditResult
+from dwh_assets.versioning.audits.declarations import Audit
+from dwh_assets.versioning.audits.evaluate import require_sound
+from dwh_assets.versioning.history import INPUT_PREFIX
+from dwh_assets.versioning.provenance import (
+    PARTITION_KEY,
+    REPLACES,
+    REPLACES_PARTITIONS,
+    RUN_ID,
+)
+from dwh_assets.versioning.publishing import audit, write_audited
 
 
 class IcebergIOManager(dg.ConfigurableIOManager):
@@ -43,9 +62,10 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     scan; an input arrives as its annotation says (see `iceberg.arrow.frames`). The asset's metadata
     hold the attributes of `TableLayout`, `partition_expr`, the column that its partitions are, and
     `stream`, the attributes of `Stream`: the output then is the whole stream, or a function of the row to
-    begin at. The metadata that a run gives its output may decide what `declarations.AT_RUN_TIME` names.
-    An input is read at the branch that its asset declares. Input metadata may name `columns`, and `where`,
-    a row filter.
+    begin at. `audits` are evaluated on what was written, with `publish: after_audit` on a branch of its own,
+    before main has it. The metadata that a run gives its output may decide what `declarations.AT_RUN_TIME`
+    names. An input is read at the branch that its asset declares. Input metadata may name `columns`, and
+    `where`, a row filter.
     """
 
     iceberg: dg.ResourceDependency[IcebergCatalogResource]
@@ -69,23 +89,77 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         stream = stream_declaration(name, metadata)
         keys = step.output_partition_keys(context)
         if stream is not None:
-            self._feed(context, writer, stream, obj)
+            self._feed(context, writer, stream, obj, metadata)
             return
         reader = as_reader(obj)
         where = None
         if keys is not None:
-            where = _partition_filter(context, keys, _schema(writer, reader.schema), name)
-        result = writer.write(
+            where = _partition_filter(
+                context, keys, schema_after_write(writer.catalog, writer.config, reader.schema), name
+            )
+        result = self._audited(
+            context,
+            writer,
             reader,
+            metadata,
             where=where if writer.config.write_mode == "overwrite" else None,
-            summary=self._lineage(context, keys),
+            summary={**self._lineage(context, keys), **_replaced(writer.config, keys)},
             idempotency_key=_idempotency_key(context, writer.config, keys),
         )
         self._report(context, writer, result, keys)
 
-    def _feed(self, context: dg.OutputContext, writer: IcebergWriter, stream: Stream, obj: Any) -> None:
+    def _audited(
+        self,
+        context: dg.OutputContext,
+        writer: IcebergWriter,
+        rows: Any,
+        metadata: Mapping[str, Any],
+        **how: Any,
+    ) -> WriteResult:
+        """Write, and audit: before main has it where the asset says so, else afterwards."""
+        name = writer.config.table
+        audits = audit_declarations(name, metadata)
+        if not publishes_after_audit(name, metadata):
+            if audits:
+                schema = schema_after_write(writer.catalog, writer.config, rows.schema)
+                require_sound(audits, schema, writer.catalog, name)
+            result = writer.write(rows, **how)
+            self._audit(context, audits, result)
+            return result
+        try:
+            done = write_audited(writer, rows, audits, name=step.run_id(context)[:8], **how)
+        except AuditFailedError as error:
+            report_audits(context, audits, error.results, None)
+            raise audit_failure(error, name, step.declared_at(context)) from error
+        if done.written.repeated:
+            self._audit(context, audits, done.written)
+            return done.written
+        report_audits(context, audits, done.audits, done.written.snapshot_id)
+        context.add_output_metadata({"dwh/audits": audits_summary(done.audits, published=True)})
+        return done.written
+
+    def _audit(self, context: dg.OutputContext, audits: Sequence[Audit], result: WriteResult) -> None:
+        """Audit what was written, now or by an earlier attempt that may have died before."""
+        if not audits:
+            return
+        results: Sequence[AuditResult] = ()
+        if result.snapshot_id is not None and (result.changed or result.repeated):
+            table = self.iceberg.catalog.load_table(result.table)
+            results = audit(table, result.parent_snapshot_id, result.snapshot_id, audits)
+        report_audits(context, audits, results, result.snapshot_id)
+        context.add_output_metadata({"dwh/audits": audits_summary(results, published=False)})
+
+    def _feed(
+        self,
+        context: dg.OutputContext,
+        writer: IcebergWriter,
+        stream: Stream,
+        obj: Any,
+        metadata: Mapping[str, Any],
+    ) -> None:
         """Feed the table from a stream; what an earlier attempt has committed is not written again."""
         name = writer.config.table
+        publishes_after_audit(name, metadata)
         if step.output_partition_keys(context) is not None:
             raise ConfigurationError(
                 f"{name} has partitions and a stream, which goes on where it was whatever the partition.",
@@ -104,14 +178,15 @@ class IcebergIOManager(dg.ConfigurableIOManager):
                 remedy="Run it again when the stream has rows.",
             )
         context.add_output_metadata(stream_metadata(fed))
+        self._audit(context, audit_declarations(name, metadata), fed.written)
         self._report(context, writer, fed.written, None)
 
     def _lineage(self, context: dg.OutputContext, keys: Sequence[str] | None) -> dict[str, str]:
         """Return what the snapshot itself remembers: the run, its partitions, the versions it has read."""
         return {
-            "dwh.run-id": step.run_id(context),
+            RUN_ID: step.run_id(context),
             "dwh.asset-key": context.asset_key.to_user_string(),
-            **({"dwh.partition-key": named(keys)} if keys else {}),
+            **({PARTITION_KEY: named(keys)} if keys else {}),
             **self._read.get(step.step_id(context), {}),
         }
 
@@ -122,7 +197,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         result: WriteResult,
         keys: Sequence[str] | None,
     ) -> None:
-        table = self.iceberg.catalog.load_table(result.table)
+        table = at_branch(self.iceberg.catalog.load_table(result.table), writer.config.branch)
         if result.logical_snapshot_id is not None:
             step.set_data_version(context, str(result.logical_snapshot_id))
         metadata = write_metadata(result, table, writer.config.write_mode, shown(keys) if keys else None)
@@ -153,7 +228,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             snapshot_id=snapshot.snapshot_id,
         )
         inputs = self._read.setdefault(step.step_id(context), {})
-        inputs[f"dwh.input.{name}"] = str(snapshot.snapshot_id)
+        inputs[f"{INPUT_PREFIX}{name}"] = str(snapshot.snapshot_id)
         keys = step.input_partition_keys(context)
         if keys is None or len(keys) == 1:  # Dagster observes one partition, or an asset without any
             context.add_input_metadata(version_metadata(snapshot.snapshot_id, snapshot.parent_snapshot_id))
@@ -204,13 +279,10 @@ def _idempotency_key(
     return f"{config.idempotency_key}|{partitions}" if keys else config.idempotency_key
 
 
-def _schema(writer: IcebergWriter, arrow: pa.Schema) -> Schema:
-    """Return the columns that the table has after the write: the filter is built before anything changes."""
-    config = writer.config
-    table = find_table(writer.catalog, config.table)
-    if table is None:
-        return declare(arrow, config.columns, config.key_columns, config.table)
-    return decide_shape(table.metadata, config, arrow, config.table).schema
+def _replaced(config: IcebergWriterConfig, keys: Sequence[str] | None) -> dict[str, str]:
+    """Note in the summary that the write leaves no earlier row of its partitions: lineage goes by that."""
+    whole = config.write_mode == "overwrite" and config.overwrite == "table" and not config.overwrite_where
+    return {REPLACES: REPLACES_PARTITIONS} if keys and whole else {}
 
 
 def _partition_filter(

@@ -1,13 +1,14 @@
-"""Dagster resources: the Iceberg catalog."""
+"""Dagster resources: the Iceberg catalog, and the ledger."""
 
 import dagster as dg
 from pydantic import Field, PrivateAttr, ValidationError
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from dwh_assets.config import CatalogConfig
+from dwh_assets.config import CatalogConfig, ledger_url
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.catalogs.load import load_catalog
+from dwh_assets.ledger import Ledger
 from dwh_assets.orchestration.declarations import first_mistake
 
 
@@ -58,3 +59,21 @@ class IcebergCatalogResource(dg.ConfigurableResource[Catalog]):
     def load_table(self, name: str) -> Table:
         """Load `namespace.table`."""
         return self.catalog.load_table(name)
+
+
+class LedgerResource(dg.ConfigurableResource[Ledger]):
+    """The ledger, opened once a process.
+
+    Without a `url` it is where `DWH_LEDGER_URL` says, else a SQLite file beside the local warehouse.
+    """
+
+    url: str | None = Field(default=None, description="A URL of SQLAlchemy: SQLite or PostgreSQL.")
+
+    _ledger: Ledger | None = PrivateAttr(default=None)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The open ledger."""
+        if self._ledger is None:
+            self._ledger = Ledger(self.url or ledger_url())
+        return self._ledger

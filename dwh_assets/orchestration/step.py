@@ -1,26 +1,40 @@
 """What an IO manager needs to know and say about the step it serves.
 
-The only module that reaches into a step's context (`step_context` is half public); a test pins what
-is used of it.
+The only module that reaches into a step's context (`step_context` is half public) and reports an event that
+Dagster has no public name for; tests pin what is used of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dagster as dg
+from dagster._core.events import AssetMaterializationPlannedData
 
 from dwh_assets.errors import ConfigurationError
 
 RETRY_TAG = "dagster/retry_number"
 PARENT_RUN_TAG = "dagster/parent_run_id"
+# What Dagster calls the output of an asset
+_RESULT = "result"
 CODE_REFERENCES = "dagster/code_references"
 
 
 def set_data_version(context: dg.OutputContext, version: str) -> None:
     """Make `version` the data version of the materialization that the IO manager is performing."""
     context.step_context.set_data_version(context.asset_key, dg.DataVersion(version))
+
+
+def report_check(context: dg.OutputContext, evaluation: dg.AssetCheckEvaluation) -> None:
+    """Put the result of an asset check into the event log, at once: the step may be about to fail."""
+    dg.DagsterEvent.asset_check_evaluation(context.step_context, evaluation)
+
+
+def check_outputs(context: dg.AssetExecutionContext) -> Iterator[dg.Output[None]]:
+    """Yield the outputs of the checks that an asset's own step has reported, for the step to be complete."""
+    for name in sorted(context.op_execution_context.selected_output_names - {_RESULT}):
+        yield dg.Output(None, output_name=name)
 
 
 def add_partition_metadata(
@@ -30,6 +44,23 @@ def add_partition_metadata(
     context.step_context.add_asset_metadata(
         metadata, asset_key=context.asset_key, partition_key=partition_key
     )
+
+
+def plan_materialization(
+    context: dg.OpExecutionContext, asset: dg.AssetKey, partition: str | None = None
+) -> None:
+    """Tell Dagster that this run is going to materialize an asset, which an op may do but not declare.
+
+    Until it has, or the run ends, the asset is in progress, and automation leaves it alone.
+    """
+    planned = AssetMaterializationPlannedData(asset, partition=partition)
+    event = dg.DagsterEvent(
+        event_type_value=dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
+        job_name=context.job_name,
+        step_key=str(context.op_handle),
+        event_specific_data=planned,
+    )
+    context.instance.report_dagster_event(event, run_id=context.run_id)
 
 
 def output_partition_keys(context: dg.OutputContext) -> Sequence[str] | None:

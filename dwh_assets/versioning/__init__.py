@@ -1,1 +1,1 @@
-"""Versions of tables: named, read, told of."""
+"""Versions of tables: named, read, compared, published, released, brought back; and what made them."""

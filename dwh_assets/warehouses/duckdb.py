@@ -26,7 +26,7 @@ from dwh_assets.warehouses.duckdb_connection import (
     Transaction,
 )
 from dwh_assets.warehouses.duckdb_load import load, rows_in_any_order
-from dwh_assets.warehouses.duckdb_state import delete_state, exists, read_state, write_state
+from dwh_assets.warehouses.duckdb_state import delete_state, exists, read_state, read_targets, write_state
 from dwh_assets.warehouses.source import Source, open_source
 
 _BATCH_ROWS = 122_880
@@ -69,6 +69,14 @@ class DuckDBWarehouse:
         schema, _, name = (into or table).rpartition(".")
         return DuckDBReplica(self._connections, table, schema or "main", name)
 
+    def replicas(self) -> list[DuckDBReplica]:
+        """Return every replica that was loaded into the database; raises what `connect` raises."""
+        with self._connections.open(read_only=True) as connection, Transaction(connection) as transaction:
+            return [
+                DuckDBReplica(self._connections, table, schema, name)
+                for schema, name, table in read_targets(transaction)
+            ]
+
 
 class DuckDBReplica:
     """A copy of one Iceberg table in a DuckDB database, always at a known snapshot."""
@@ -79,6 +87,11 @@ class DuckDBReplica:
         self._target = (schema, name)
         self._target_sql = qualified(schema, name)
         self._name = f"{schema}.{name}"
+
+    @property
+    def into(self) -> str:
+        """Where it is in the database: schema.table."""
+        return self._name
 
     @property
     def snapshot_id(self) -> int | None:

@@ -29,6 +29,7 @@ _READ = """
         epoch_us(synced_at), run_id
     FROM main._dwh_replicas WHERE lower(schema_name) = lower(?) AND lower(table_name) = lower(?)
 """
+_LIST = "SELECT schema_name, table_name, iceberg_table FROM main._dwh_replicas ORDER BY ALL"
 _DELETE = """
     DELETE FROM main._dwh_replicas WHERE lower(schema_name) = lower(?) AND lower(table_name) = lower(?)
 """
@@ -56,6 +57,13 @@ def read_state(transaction: Transaction, schema: str, table: str) -> ReplicaStat
     lake_table, table_uuid, snapshot_id, logical_id, schema_id, rows, microseconds, run_id = row
     synced_at = _EPOCH + timedelta(microseconds=microseconds)
     return ReplicaState(lake_table, table_uuid, snapshot_id, logical_id, schema_id, rows, synced_at, run_id)
+
+
+def read_targets(transaction: Transaction) -> list[tuple[str, str, str]]:
+    """Return the schema and the name of every replica, and the lake's table that it copies."""
+    if not exists(transaction, "main", "_dwh_replicas"):
+        return []
+    return transaction.execute(_LIST).fetchall()
 
 
 def write_state(transaction: Transaction, schema: str, table: str, state: ReplicaState) -> None:

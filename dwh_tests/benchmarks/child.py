@@ -45,6 +45,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         answer["modules"] = list(sys.modules)
         if "facts" in stages:
             answer["facts"], answer["expected"] = work.facts(), work.expected()
+            answer["figures"] = work.figures()
         work.close()
     return answer
 

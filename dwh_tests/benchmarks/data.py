@@ -22,6 +22,7 @@ _VERSION = "1"
 # TPC-H has 2,526 ship dates at any scale, too many files for a toy.
 _TOY_DAYS = "l_shipdate BETWEEN DATE '1995-01-01' AND DATE '1995-01-20'"
 _CHANGED = {"orders": "o_totalprice", "lineitem": "l_quantity"}
+_DATE = "l_shipdate"
 _SUMS = {
     "orders": ("o_orderkey", "o_custkey", "o_totalprice"),
     "lineitem": ("l_orderkey", "l_partkey", "l_quantity", "l_extendedprice"),
@@ -75,6 +76,9 @@ def _generate(scale: str, folder: Path) -> None:
 
 def _make(task: Task, size: Size, tables: Path, folder: Path) -> None:
     base, original = folder / "base.parquet", tables / f"{task.dataset}.parquet"
+    if task.changes:
+        _make_changes(task, original, folder)
+        return
     few_days = task.by_day is not None and size == "toy"
     if few_days:
         days = pq.read_table(original)
@@ -93,6 +97,27 @@ def _make(task: Task, size: Size, tables: Path, folder: Path) -> None:
             using = ", ".join(task.keys)
             after = f"(FROM '{base}' ANTI JOIN '{source}' USING ({using}) UNION ALL BY NAME FROM '{source}')"
         facts = one_row(connection, facts_sql(task, after))
+    (folder / "expected.json").write_text(json.dumps(facts))
+
+
+def _make_changes(task: Task, original: Path, folder: Path) -> None:
+    """Sort by date; change rows of the newest days, or scattered; and keep all rows as they are afterwards.
+
+    The newest are twice as many as are changed of them.
+    """
+    base, source, after = (folder / f"{name}.parquet" for name in ("base", "source", "after"))
+    changed, keys = _CHANGED[task.dataset], ", ".join(task.keys)
+    newest = f"QUALIFY row_number() OVER (ORDER BY {_DATE} DESC, {keys}) <= {2 * task.source_rows}"
+    with duckdb.connect() as connection:
+        connection.execute(f"COPY (FROM '{original}' ORDER BY {_DATE}, {keys}) TO '{base}'")
+        drawn = f"SELECT * FROM '{base}' {newest if task.changes == 'newest' else ''}"
+        connection.execute(
+            f"COPY (SELECT * REPLACE (({changed} + 1)::DECIMAL(15, 2) AS {changed}) FROM ({drawn})"
+            f" ORDER BY hash({keys}) LIMIT {task.source_rows}) TO '{source}'"
+        )
+        unchanged = f"FROM '{base}' ANTI JOIN '{source}' USING ({keys})"
+        connection.execute(f"COPY (({unchanged}) UNION ALL BY NAME FROM '{source}') TO '{after}'")
+    facts = {"added": "0", "removed": "0", "modified": str(task.source_rows)}
     (folder / "expected.json").write_text(json.dumps(facts))
 
 

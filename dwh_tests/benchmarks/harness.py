@@ -37,6 +37,7 @@ class Row:
     peaks: list[int] = field(default_factory=list)
     empty_bytes: int | None = None
     facts: Facts | None = None
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def measured(self) -> Measured | None:
@@ -46,7 +47,8 @@ class Row:
         peak = None
         if self.peaks and self.empty_bytes is not None:
             peak = (statistics.median(self.peaks) - self.empty_bytes) / 2**20
-        return Measured(statistics.median(self.seconds), statistics.median(self.cpu_seconds), peak)
+        seconds, cpu_seconds = statistics.median(self.seconds), statistics.median(self.cpu_seconds)
+        return Measured(seconds, cpu_seconds, peak, self.figures)
 
 
 @dataclass
@@ -182,7 +184,7 @@ class _Run:
         self._modules[row.contender.name] = answer["modules"]
         self._settings.say(f"  {row.contender.name}: {answer['seconds']:.2f} s")
         if "facts" in answer:
-            row.facts = answer["facts"]
+            row.facts, row.figures = answer["facts"], answer["figures"]
             if answer["facts"] != answer["expected"]:
                 row.status = "failed"
                 row.reason = f"the result is {answer['facts']}, and should be {answer['expected']}"

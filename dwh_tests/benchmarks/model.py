@@ -23,12 +23,16 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True)
 class Task:
-    """The work of one benchmark over TPC-H data: append, or upsert by `keys`."""
+    """The work of one benchmark over TPC-H data: append, upsert by `keys`, or compare before and after that.
+
+    To be compared, the rows are sorted by date, and the source changes rows of the newest days, or scattered.
+    """
 
     dataset: Literal["orders", "lineitem"]
     keys: tuple[str, ...] = ()
     source_rows: int = 0
     by_day: str | None = None
+    changes: Literal["newest", "scattered"] | None = None
 
     @property
     def name(self) -> str:
@@ -37,6 +41,7 @@ class Task:
             self.dataset,
             *(["by-day"] if self.by_day else []),
             *([f"{self.source_rows}"] if self.keys else []),
+            *([self.changes] if self.changes else []),
         ]
         return "-".join(parts)
 
@@ -87,6 +92,10 @@ class Work(ABC):
     def facts(self) -> Facts:
         """Read what is there now. Not measured."""
 
+    def figures(self) -> dict[str, float]:
+        """Other numbers to reach than seconds and memory, by name. Not measured."""
+        return {}
+
     def expected(self) -> Facts:
         """What the facts have to equal, computed without the contender."""
         expected: Facts = json.loads((self.job.inputs / "expected.json").read_text())
@@ -130,6 +139,7 @@ class Measured:
     # Of the contender's processes, not of a server beside it: steadier than seconds where others are at work.
     cpu_seconds: float
     peak_mib: float | None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,6 +194,15 @@ def peak_below(mib: float, ours: str = "dwh_assets") -> Bar:
         return by_name[ours].peak_mib if ours in by_name else None
 
     return Bar(f"{ours}: peak MiB <= {mib:g}", mib, value, at_least=False)
+
+
+def figure_at_most(name: str, limit: float, ours: str = "dwh_assets") -> Bar:
+    """A figure of one contender."""
+
+    def value(by_name: Mapping[str, Measured]) -> float | None:
+        return by_name[ours].figures.get(name) if ours in by_name else None
+
+    return Bar(f"{ours}: {name} <= {limit:g}", limit, value, at_least=False)
 
 
 @dataclass(frozen=True)

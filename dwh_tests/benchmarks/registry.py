@@ -8,6 +8,7 @@ from dwh_tests.benchmarks.model import (
     Size,
     Task,
     at_most_times,
+    figure_at_most,
     peak_below,
     rows_per_second,
     times_faster,
@@ -39,6 +40,14 @@ def _upsert_composite_by_day(size: Size) -> Task:
     return Task("lineitem", _LINE_KEYS, 20_000 if size == "full" else 200, by_day="l_shipdate")
 
 
+def _compare_newest(size: Size) -> Task:
+    return Task("lineitem", _LINE_KEYS, 6_000 if size == "full" else 60, changes="newest")
+
+
+def _compare_scattered(size: Size) -> Task:
+    return Task("lineitem", _LINE_KEYS, 6_000 if size == "full" else 60, changes="scattered")
+
+
 def _generated(size: Size) -> None:
     return None
 
@@ -55,6 +64,14 @@ def _scaling() -> tuple[Contender, ...]:
         for label, rows in (("1M", 1_000_000), ("10M", 10_000_000), ("60M", 60_000_000))
     )
 
+
+_COMPARED = (
+    Contender("dwh_assets", "comparing:Ours"),
+    Contender("dwh_assets, compacted", "comparing:Ours", {"compacted": True}),
+    # Counts only
+    Contender("DuckDB join", "comparing:FullOuterJoin"),
+    Contender("Spark", "spark_peer:Changelog", once=True),
+)
 
 _ALL = (
     Benchmark(
@@ -155,6 +172,36 @@ _ALL = (
         "stream_memory",
         "stream 60M rows, made batch by batch, into 100 partitions",
         (Contender("dwh_assets", "generated:Stream", {"rows": 60_000_000, "partitions": 100}),),
+        (peak_below(1024),),
+        _generated,
+    ),
+    Benchmark(
+        "compare_newest",
+        "compare versions, 0.1% of lineitem upserted in the newest days, sorted by date; with row images",
+        _COMPARED,
+        (
+            times_faster("DuckDB join", 10),
+            times_faster("Spark", 100),
+            figure_at_most("% of the table's bytes", 3),
+            at_most_times("dwh_assets, compacted", "dwh_assets", 1.2),
+        ),
+        _compare_newest,
+    ),
+    Benchmark(
+        "compare_scattered",
+        "the same with the changed rows scattered over the whole table",
+        _COMPARED,
+        (
+            times_faster("DuckDB join", 1),
+            times_faster("Spark", 20),
+            at_most_times("dwh_assets, compacted", "dwh_assets", 1.2),
+        ),
+        _compare_scattered,
+    ),
+    Benchmark(
+        "compare_memory",
+        "compare two versions of 60M rows that differ everywhere, and stream all row images",
+        (Contender("dwh_assets", "comparing:Everywhere", {"rows": 60_000_000}),),
         (peak_below(1024),),
         _generated,
     ),

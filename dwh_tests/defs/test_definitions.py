@@ -37,7 +37,8 @@ def described(definitions: dg.Definitions) -> Iterator[str]:
     checks = definitions.asset_checks or []
     pools = {key: check.op.pool for check in checks for key in check.check_keys}
     for key in sorted(graph.asset_check_keys):
-        yield f"check {key.to_user_string()}; blocking: {graph.get(key).blocking}; pool: {pools[key]}"
+        pool = pools.get(key, "that of the asset, whose step makes it")
+        yield f"check {key.to_user_string()}; blocking: {graph.get(key).blocking}; pool: {pool}"
     for job in sorted(definitions.resolve_all_job_defs(), key=lambda job: job.name):
         keys = job.asset_layer.selected_asset_keys
         if not job.name.startswith("__"):

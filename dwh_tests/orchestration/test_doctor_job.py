@@ -11,8 +11,9 @@ from dagster_duckdb import DuckDBResource
 from rich.console import Console
 
 from dwh_assets.iceberg.doctor.check import Check
+from dwh_assets.iceberg.doctor.report import show
 from dwh_assets.orchestration.checks import doctor_check
-from dwh_assets.orchestration.doctor_job import declared_tables, doctor_job, run_checks, show
+from dwh_assets.orchestration.doctor_job import declared_tables, doctor_job, run_checks
 from dwh_assets.orchestration.resources import IcebergCatalogResource
 from dwh_tests.orchestration.lake import QUIET, Lake, failure_text, written_by
 

@@ -15,6 +15,7 @@ from dwh_assets.iceberg.arrow.types import arrow_schema
 from dwh_assets.iceberg.declaration import Shape, decide_shape, new_shape
 from dwh_assets.iceberg.doctor.check import Finding, Unchecked
 from dwh_assets.iceberg.modes.merge_clauses import compile_clauses, without_condition_columns
+from dwh_assets.iceberg.versions import at_branch
 
 
 def schema_of(data: Any) -> pa.Schema:
@@ -34,10 +35,11 @@ def fit(table: Table | None, config: IcebergWriterConfig, incoming: pa.Schema | 
         return _told(_shape(None, config, incoming), "The data fit the declaration")
     if incoming is not None:
         return _told(_shape(table, config, incoming), "The data fit the table")
-    missing = _not_in(table.schema(), config)
+    schema = at_branch(table, config.branch).schema()
+    missing = _not_in(schema, config)
     if missing:
         return _only_with_data(missing, config)
-    shape = decide_shape(table.metadata, config, arrow_schema(table.schema()), config.table)
+    shape = decide_shape(table.metadata, config, arrow_schema(schema), config.table)
     return _told(shape, "The declaration fits the table")
 
 

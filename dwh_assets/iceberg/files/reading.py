@@ -6,10 +6,9 @@ PyIceberg's own reader turns null lists and maps of structs into empty ones; thi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
@@ -26,6 +25,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import UUIDType
 
 from dwh_assets.iceberg.arrow.types import FIELD_ID, align, align_by_id, arrow_schema
+from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.filters import as_arrow
 from dwh_assets.iceberg.remembered import Remembered
 
@@ -61,7 +61,7 @@ def live_batches(
         position = end
 
 
-def deleted_positions(io: FileIO, task: FileScanTask) -> npt.NDArray[np.int64]:
+def deleted_positions(io: FileIO, task: FileScanTask) -> Positions:
     """Return in order the positions in the data file that its delete files name."""
     found = [np.empty(0, np.int64)]
     for delete_file in task.delete_files:
@@ -90,7 +90,7 @@ def live_count(metadata: TableMetadata, io: FileIO, task: FileScanTask) -> int:
     return task.file.record_count - len(deleted_positions(io, task))
 
 
-def _without_positions(batch: pa.RecordBatch, positions: npt.NDArray[np.int64]) -> pa.RecordBatch:
+def _without_positions(batch: pa.RecordBatch, positions: Positions) -> pa.RecordBatch:
     if not len(positions):
         return batch
     kept = np.ones(batch.num_rows, bool)
@@ -107,29 +107,81 @@ def file_batches(
     where: BooleanExpression = ALWAYS_TRUE,
 ) -> Iterator[pa.RecordBatch]:
     """Stream a Parquet data file's rows in `columns`, deleted ones too; without `where`, in their order."""
-    target = arrow_schema(columns)
-    with io.new_input(file.file_path).open() as stream:
-        fragment = ds.ParquetFileFormat(pre_buffer=True).make_fragment(cast("IO[bytes]", stream))
+    with _OpenFile(metadata, io, file, columns) as opened:
+        for batch in opened.scan(opened.fragment, where):
+            yield opened.aligned(batch)
+
+
+def rows_at(
+    metadata: TableMetadata, io: FileIO, file: DataFile, columns: Schema, positions: Positions
+) -> Iterator[tuple[pa.RecordBatch, Positions]]:
+    """Stream the rows of a Parquet data file at sorted positions, each batch with its positions.
+
+    Only row groups that hold one of the positions are read.
+    """
+    with _OpenFile(metadata, io, file, columns) as opened:
+        groups = opened.fragment.row_groups
+        ends = np.cumsum([group.num_rows for group in groups])
+        for number in np.unique(np.searchsorted(ends, positions, "right")):
+            start = ends[number] - groups[number].num_rows
+            for batch in opened.scan(opened.fragment.subset(row_group_ids=[int(number)])):
+                first, last = np.searchsorted(positions, [start, start + batch.num_rows])
+                if first < last:
+                    wanted = positions[first:last]
+                    yield opened.aligned(batch.take(pa.array(wanted - start))), wanted
+                start += batch.num_rows
+
+
+class _OpenFile:
+    """A Parquet data file to be read in some columns of the table. Use as a context manager."""
+
+    def __init__(self, metadata: TableMetadata, io: FileIO, file: DataFile, columns: Schema) -> None:
+        self._metadata, self._file, self._columns = metadata, file, columns
+        self._target = arrow_schema(columns)
+        self._stream = io.new_input(file.file_path).open()
+        self.fragment = ds.ParquetFileFormat(pre_buffer=True).make_fragment(cast("IO[bytes]", self._stream))
+
+    def __enter__(self) -> Self:
         try:
-            physical = fragment.physical_schema
+            self._find_columns()
+        except BaseException:
+            self._stream.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.close()
+
+    def _find_columns(self) -> None:
+        try:
+            self._physical = self.fragment.physical_schema
         except pa.ArrowInvalid as error:  # which knows no name of the file
-            raise pa.ArrowInvalid(f"{file.file_path}: {error}") from error
-        known = pyarrow_to_schema(physical, metadata.name_mapping(), downcast_ns_timestamp_to_us=True)
-        absent = _values_of_partition(metadata, file, columns, known)
-        asked = set(_top_level(columns))
+            raise pa.ArrowInvalid(f"{self._file.file_path}: {error}") from error
+        mapping = self._metadata.name_mapping()
+        self._known = pyarrow_to_schema(self._physical, mapping, downcast_ns_timestamp_to_us=True)
+        self._absent = _values_of_partition(self._metadata, self._file, self._columns, self._known)
+        asked = set(_top_level(self._columns))
         # Without any column, a batch would not even know its number of rows.
-        present = [f.name for f in known.fields if f.field_id in asked] or [known.fields[0].name]
+        self._present = [f.name for f in self._known.fields if f.field_id in asked]
+        self._present = self._present or [self._known.fields[0].name]
+        self._with_ids = pa.schema([f for f in arrow_schema(self._known) if f.name in self._present])
+
+    def scan(self, fragment: Any, where: BooleanExpression = ALWAYS_TRUE) -> Iterator[pa.RecordBatch]:
+        """Stream rows of a part of the file as the file has them."""
         condition = None
-        if where != ALWAYS_TRUE and not _asks_for_uuids(where, columns):
-            renamed = translate_column_names(where, known, projected_field_values=absent)
-            condition = as_arrow(known, bind(known, renamed, case_sensitive=True))
+        if where != ALWAYS_TRUE and not _asks_for_uuids(where, self._columns):
+            renamed = translate_column_names(where, self._known, projected_field_values=self._absent)
+            condition = as_arrow(self._known, bind(self._known, renamed, case_sensitive=True))
         scanner = ds.Scanner.from_fragment(
-            fragment, schema=physical, columns=present, filter=condition, batch_size=_BATCH_ROWS
+            fragment, schema=self._physical, columns=self._present, filter=condition, batch_size=_BATCH_ROWS
         )
-        with_ids = pa.schema([field for field in arrow_schema(known) if field.name in present])
-        for batch in scanner.to_batches():
-            aligned = align_by_id(align(batch, with_ids, file.file_path), target, file.file_path)
-            yield _with_values(aligned, absent)
+        yield from scanner.to_batches()
+
+    def aligned(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Bring rows of the file into the asked columns."""
+        path = self._file.file_path
+        found = align_by_id(align(batch, self._with_ids, path), self._target, path)
+        return _with_values(found, self._absent)
 
 
 def _asks_for_uuids(where: BooleanExpression, columns: Schema) -> bool:

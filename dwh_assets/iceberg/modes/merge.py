@@ -23,6 +23,7 @@ from dwh_assets.iceberg.faults import first_line
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
 from dwh_assets.iceberg.files.position_deletes import Positions
+from dwh_assets.iceberg.files.reading import rows_at
 from dwh_assets.iceberg.matching.live_rows import (
     FILE,
     POSITION,
@@ -41,7 +42,7 @@ from dwh_assets.iceberg.matching.pruning import candidate_tasks
 from dwh_assets.iceberg.matching.source_rows import ROW, SourceRows, repeated
 from dwh_assets.iceberg.modes.merge_clauses import Clause, Clauses
 from dwh_assets.iceberg.modes.plan import Planned, delete_unused
-from dwh_assets.iceberg.modes.upsert import RowRemoval, rows_at
+from dwh_assets.iceberg.modes.upsert import RowRemoval
 from dwh_assets.iceberg.planning import planned_files
 from dwh_assets.iceberg.sql import quote_identifier
 from dwh_assets.iceberg.versions import branch_start
@@ -240,7 +241,7 @@ class Merge:
     ) -> Iterator[pa.RecordBatch]:
         numbers = {file.file_path: number for number, file in enumerate(self._live_files)}
         for file, positions in hits:
-            for rows, places in rows_at(table, file, schema, positions):
+            for rows, places in rows_at(table.metadata, table.io, file, schema, positions):
                 yield batch_with_place(rows, numbers[file.file_path], places, arrow)
 
     def _hits(self, clause: Clause | None = None) -> list[tuple[DataFile, Positions]]:

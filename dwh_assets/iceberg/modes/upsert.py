@@ -15,14 +15,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
-from pyiceberg.schema import Schema
 from pyiceberg.table import FileScanTask, Table
 
 from dwh_assets.config import TableLayout
 from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
 from dwh_assets.iceberg.files.position_deletes import Positions, deletes_of, write_position_deletes
-from dwh_assets.iceberg.files.reading import file_batches
+from dwh_assets.iceberg.files.reading import rows_at
 from dwh_assets.iceberg.matching.live_rows import POSITION, live_rows
 from dwh_assets.iceberg.matching.match import internal_schema, match
 from dwh_assets.iceberg.matching.pruning import candidate_tasks
@@ -77,7 +76,7 @@ class RowRemoval:
     def _kept(self, table: Table, task: FileScanTask, taken: Positions) -> Iterator[pa.RecordBatch]:
         """Stream the live rows of one data file, without those at the positions that are taken."""
         kept = self._kept_positions(table, task, taken)
-        return (rows for rows, _ in rows_at(table, task.file, self.target.schema, kept))
+        return (rows for rows, _ in rows_at(table.metadata, table.io, task.file, self.target.schema, kept))
 
     def _kept_positions(self, table: Table, task: FileScanTask, taken: Positions) -> Positions:
         """Return the positions of the live rows in order, without those that are taken."""
@@ -86,18 +85,6 @@ class RowRemoval:
         live_sql = f"SELECT {position_sql} FROM ({live.sql}) AS live"
         found = self.source.connection.execute(live_sql, live.parameters).to_arrow_table()
         return np.setdiff1d(found[POSITION].to_numpy(), taken)
-
-
-def rows_at(
-    table: Table, file: DataFile, schema: Schema, positions: Positions
-) -> Iterator[tuple[pa.RecordBatch, Positions]]:
-    """Stream the rows of a data file at sorted positions, each batch with its positions."""
-    start = 0
-    for batch in file_batches(table.metadata, table.io, file, schema):
-        end = start + batch.num_rows
-        first, last = np.searchsorted(positions, [start, end])
-        yield batch.take(pa.array(positions[first:last] - start)), positions[first:last]
-        start = end
 
 
 @dataclass

@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
         ("note", pa.string()),
     ]
 )
-_BATCH_ROWS = 122_880
+BATCH_ROWS = 122_880
 _TOY_SHARE = 200
 _SOURCE_ROWS = 1_000
 _NOTES = pa.array([f"note {number} " + "x" * (number % 23) for number in range(997)])
@@ -39,8 +39,8 @@ _NOTES = pa.array([f"note {number} " + "x" * (number % 23) for number in range(9
 
 def batches(rows: int, partitions: int = 1) -> Iterator[pa.RecordBatch]:
     """Make rows with even ids in order, each in a partition drawn at random: every batch hits all of them."""
-    for start in range(0, rows, _BATCH_ROWS):
-        yield made(2 * np.arange(start, min(rows, start + _BATCH_ROWS)), start, partitions)
+    for start in range(0, rows, BATCH_ROWS):
+        yield made(2 * np.arange(start, min(rows, start + BATCH_ROWS)), start, partitions)
 
 
 def made(ids: npt.NDArray[np.int64], seed: int, partitions: int = 1) -> pa.RecordBatch:
@@ -56,7 +56,7 @@ def made(ids: npt.NDArray[np.int64], seed: int, partitions: int = 1) -> pa.Recor
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-class _Generated(Work):
+class Generated(Work):
     """What streams and upserts share."""
 
     subject: IcebergWriter
@@ -82,7 +82,7 @@ class _Generated(Work):
             return one_row(connection, counted)
 
 
-class Stream(_Generated):
+class Stream(Generated):
     """Append batches into partitions, more than memory should ever hold."""
 
     def open(self) -> None:
@@ -97,7 +97,7 @@ class Stream(_Generated):
         return {"rows": str(rows), "id": str(rows * (rows - 1))}
 
 
-class UpsertRange(_Generated):
+class UpsertRange(Generated):
     """Upsert a thousand rows, half new, with keys of the middle 1% of the table or of all of it."""
 
     rows: pa.RecordBatch

@@ -88,6 +88,47 @@ class CreateTableAs(_Spark):
         )
 
 
+class Changelog(_Spark):
+    """`create_changelog_view` with update images, of a copy-on-write table: it takes no other."""
+
+    found: Facts
+
+    def prepare(self) -> None:
+        self.connect()
+        self.view("base")
+        self.view("source")
+        self.session.sql(
+            f"CREATE TABLE lake.{TABLE} USING iceberg TBLPROPERTIES ('format-version' = '2')"
+            " AS SELECT * FROM base"
+        )
+        same_keys = " AND ".join(f"target.{key} = source.{key}" for key in self.task.keys)
+        self.session.sql(
+            f"MERGE INTO lake.{TABLE} AS target USING source ON {same_keys} WHEN MATCHED THEN UPDATE SET *"
+        )
+        self.session.stop()
+
+    def open(self) -> None:
+        self.connect()
+        history = self.session.sql(f"SELECT snapshot_id FROM lake.{TABLE}.snapshots ORDER BY committed_at")
+        self.ids = [row[0] for row in history.collect()]
+
+    def run(self) -> None:
+        keys = ", ".join(f"'{key}'" for key in self.task.keys)
+        self.session.sql(
+            f"CALL lake.system.create_changelog_view(table => '{TABLE}', changelog_view => 'changes',"
+            f" options => map('start-snapshot-id', '{self.ids[0]}', 'end-snapshot-id', '{self.ids[-1]}'),"
+            f" compute_updates => true, identifier_columns => array({keys}))"
+        )
+        counted = self.session.table("changes").toPandas()["_change_type"].value_counts()
+        self.found = {
+            name: str(counted.get(kind, 0))
+            for name, kind in (("added", "INSERT"), ("removed", "DELETE"), ("modified", "UPDATE_AFTER"))
+        }
+
+    def facts(self) -> Facts:
+        return self.found
+
+
 class Merge(_Spark):
     """Merge-on-read MERGE INTO, after the very same merge: the Java machine is warm."""
 

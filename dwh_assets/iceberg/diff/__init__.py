@@ -1,0 +1,1 @@
+"""What exactly changed between two versions of a table: rows, columns, and how the table is kept."""

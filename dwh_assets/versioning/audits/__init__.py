@@ -1,0 +1,1 @@
+"""What has to be true of a table's new version before it is published."""

@@ -1,0 +1,118 @@
+"""The version that is audited, and what of it has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from pyiceberg.io.pyarrow import schema_to_pyarrow
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+
+from dwh_assets.errors import ConfigurationError
+from dwh_assets.iceberg.planning import planned_files
+from dwh_assets.iceberg.scan import read, scan
+
+# Rows of each failed audit that are shown to a person
+SAMPLE_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A snapshot that is to be published after another one; `before` is None where there was nothing."""
+
+    table: Table
+    before: int | None
+    after: int
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return ".".join(self.table.name())
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of the new version."""
+        return scan(self.table, snapshot_id=self.after).projection()
+
+    def changed(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """Stream the rows of files that the new version has and the one before has not.
+
+        All rows that were inserted or updated are among them; where files are written again, so are rows
+        beside these. Rows of files that both have were there before.
+        """
+        planned = scan(self.table, columns=_listed(columns), snapshot_id=self.after)
+        known = self._files_before()
+        return read(planned, [task for task in planned_files(planned) if task.file.file_path not in known])
+
+    def new(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
+        """Stream all rows of the new version."""
+        return read(scan(self.table, columns=_listed(columns), snapshot_id=self.after))
+
+    def old(self) -> pa.RecordBatchReader:
+        """Stream all rows of the version before; none, with the new columns, where there was nothing."""
+        if self.before is None:
+            return schema_to_pyarrow(self.schema, include_field_ids=False).empty_table().to_reader()
+        return read(scan(self.table, snapshot_id=self.before))
+
+    def _files_before(self) -> set[str]:
+        if self.before is None:
+            return set()
+        planned = scan(self.table, snapshot_id=self.before)
+        return {task.file.file_path for task in planned_files(planned)}
+
+
+def _listed(columns: Sequence[str] | None) -> list[str] | None:
+    return None if columns is None else list(columns)
+
+
+@dataclass(frozen=True)
+class AuditResult:
+    """What one audit found: how many rows fail, some of them, and a sentence about it."""
+
+    name: str
+    passed: bool
+    rows_failing: int
+    sample: pa.Table
+    detail: str
+
+    @classmethod
+    def of(cls, name: str, failing: int, sample: pa.Table, detail: str) -> AuditResult:
+        """Return the result of an audit that no row may fail."""
+        return cls(name, failing == 0, failing, sample, detail)
+
+
+def require_columns(schema: Schema, columns: Sequence[str], table: str, audit: str) -> None:
+    """Raise `ConfigurationError` for a column that the table has not."""
+    known = [field.name for field in schema.fields]
+    for column in columns:
+        if column not in known:
+            raise ConfigurationError(
+                f"{table}: audit {audit} names column {column!r}, which is not there.",
+                remedy=f"The columns are {', '.join(known)}.",
+            )
+
+
+def in_column_type(values: Sequence[Any], schema: Schema, column: str, table: str, audit: str) -> pa.Array:
+    """Return declared values in a column's type; raises `ConfigurationError` where they are of another."""
+    wanted = schema_to_pyarrow(schema, include_field_ids=False).field(column).type
+    for given in values:
+        try:
+            _converted([given], wanted)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+            raise ConfigurationError(
+                f"{table}: audit {audit} compares column {column!r} ({schema.find_type(column)}) with "
+                f"{given!r}.",
+                remedy="Write values of the column's type; a timestamptz with its offset from UTC.",
+            ) from None
+    return _converted(values, wanted)
+
+
+def _converted(values: Sequence[Any], wanted: pa.DataType) -> pa.Array:
+    """A value that came through JSON is a text by now."""
+    try:
+        return pa.array(values, wanted)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError):
+        return pa.array([str(value) for value in values]).cast(wanted)

@@ -1,0 +1,327 @@
+"""Branches by hand: let main take one over, or just the rows that it appends, or drop it.
+
+A branch is made by writing to it (`IcebergWriterConfig(branch=…)`). What its writes want of the table's
+schema, spec, sort order and properties becomes current in the commit with which main takes it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice, takewhile
+
+from pyiceberg.partitioning import PartitionSpec
+from pyiceberg.schema import Schema
+from pyiceberg.table import Table
+from pyiceberg.table.metadata import TableMetadata
+from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
+from pyiceberg.table.snapshots import Snapshot, ancestors_of
+from pyiceberg.table.sorting import SortOrder
+from pyiceberg.table.update import (
+    AddSchemaUpdate,
+    AssertCurrentSchemaId,
+    AssertDefaultSortOrderId,
+    AssertDefaultSpecId,
+    AssertLastAssignedFieldId,
+    AssertRefSnapshotId,
+    AssertTableUUID,
+    RemoveSnapshotRefUpdate,
+    RemoveSnapshotsUpdate,
+    SetSnapshotRefUpdate,
+    TableRequirement,
+    TableUpdate,
+)
+
+from dwh_assets.errors import ConfigurationError, ConflictError, DivergedError, NotFoundError
+from dwh_assets.iceberg.commit import commit_updates
+from dwh_assets.iceberg.modes.plan import ROWS_DELETED, ROWS_INSERTED, ROWS_UPDATED
+from dwh_assets.iceberg.pending import Move, Pending, own_snapshots, pending_changes
+from dwh_assets.iceberg.schema_merge import merged_schema
+from dwh_assets.iceberg.snapshot import Request, current_updates, discard_metadata
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Published:
+    """What main has taken over: its head before and now, and the snapshots in between, oldest first.
+
+    `table` is the table with it; no snapshots means that main had all of the branch already.
+    """
+
+    table: Table
+    branch: str
+    before: int | None
+    snapshot_id: int
+    snapshots: tuple[int, ...]
+
+
+def fast_forward(
+    table: Table,
+    branch: str,
+    *,
+    head: int | None = None,
+    base: int | None = None,
+    drop: bool = False,
+) -> Published:
+    """Let main take over a branch that goes on from where main is, in one commit, with or without the branch.
+
+    `head` and `base` are the snapshots of the branch and of main that were looked at (audited): if one of
+    them is no longer there, nothing is published. Raises `DivergedError` that tells what main has and the
+    branch has not, `ConflictError` where the branch has moved, `NotFoundError` for an unknown branch.
+    """
+    found = branch_ref(table, branch)
+    before, wanted = table.metadata.current_snapshot_id, head or found.snapshot_id
+    if _is_on_main(table, wanted):
+        left = drop_branch(table, branch, head=wanted) if drop else table
+        return Published(left, branch, before, wanted, ())
+
+    def plan(table: Table) -> Request:
+        _require_head(table, branch, wanted)
+        require_ahead(table, branch, base)
+        return _take_over(table, branch, drop=drop)
+
+    snapshots = [s.snapshot_id for s in own_snapshots(table.metadata, table.snapshot_by_id(wanted))]
+    moved = commit_updates(
+        table.catalog, table, plan, landed=lambda found: _is_landed(found, wanted, branch, drop)
+    )
+    return Published(moved, branch, before, wanted, tuple(reversed(snapshots)))
+
+
+def drop_branch(table: Table, branch: str, *, head: int | None = None, forget: bool = False) -> Table:
+    """Remove a branch; with `forget` also those of its snapshots that no other branch or tag leads to.
+
+    Of these the manifests go, too; their data files stay, since a new plan may be about to use them again.
+    Without `head` whatever it stands at; with it `ConflictError` is raised where the branch has moved on.
+    Raises `NotFoundError` for an unknown branch, `ConfigurationError` for main or a tag.
+    """
+    if branch == MAIN_BRANCH:
+        raise ConfigurationError(
+            f"{_name(table)}: main cannot be dropped.", remedy="Drop the table, or roll main back."
+        )
+    wanted = head or branch_ref(table, branch).snapshot_id
+    gone: list[Snapshot] = []
+
+    def plan(table: Table) -> Request:
+        _require_head(table, branch, wanted)
+        gone[:] = _only_on(table.metadata, branch) if forget else []
+        updates: list[TableUpdate] = [RemoveSnapshotRefUpdate(ref_name=branch)]
+        if gone:
+            updates.append(RemoveSnapshotsUpdate(snapshot_ids=[s.snapshot_id for s in gone]))
+        return _unmoved(table, {branch: wanted}), tuple(updates)
+
+    left = commit_updates(table.catalog, table, plan, landed=lambda found: branch not in found.metadata.refs)
+    _delete_manifests(left, gone)
+    return left
+
+
+def _delete_manifests(table: Table, gone: Sequence[Snapshot]) -> None:
+    """Delete the metadata files of snapshots that are gone, unless one that is left was built on them."""
+    ids = {snapshot.snapshot_id for snapshot in gone}
+    if any(snapshot.parent_snapshot_id in ids for snapshot in table.metadata.snapshots):
+        return
+    for snapshot in gone:
+        with suppress(OSError):
+            own = [m.manifest_path for m in snapshot.manifests(table.io) if m.added_snapshot_id in ids]
+            discard_metadata([(table.io, path) for path in (*own, snapshot.manifest_list)])
+
+
+def branch_ref(table: Table, branch: str) -> SnapshotRef:
+    """Return the branch; raises `NotFoundError` where there is none, `ConfigurationError` for a tag."""
+    ref = table.metadata.refs.get(branch)
+    if ref is None:
+        raise NotFoundError(
+            f"{_name(table)} has no branch {branch!r}.",
+            remedy=f"It has {', '.join(sorted(table.metadata.refs)) or 'none'}.",
+        )
+    if ref.snapshot_ref_type != SnapshotRefType.BRANCH:
+        raise ConfigurationError(
+            f"{_name(table)}: {branch!r} is a tag, not a branch.", remedy="Name a branch."
+        )
+    return ref
+
+
+def require_ahead(table: Table, branch: str, base: int | None = None) -> None:
+    """Raise `DivergedError` unless the branch goes on from main, which still stands at `base` if given."""
+    main = table.metadata.current_snapshot_id
+    lines = {snapshot.snapshot_id for snapshot in _ancestors(table, branch)}
+    if main is not None and main not in lines:
+        raise DivergedError(_divergence(table, branch), remedy=_REMEDY)
+    if base is not None and main != base:
+        raise DivergedError(
+            f"{_name(table)}: main has moved from snapshot {base} to {main} since branch {branch!r} was "
+            "audited.",
+            remedy=_REMEDY,
+        )
+
+
+_REMEDY = "Write again on a new branch, or cherry-pick the appends of this one."
+
+
+def _divergence(table: Table, branch: str) -> str:
+    """Tell which commits main has that the branch lacks."""
+    theirs = {snapshot.snapshot_id for snapshot in _ancestors(table, branch)}
+    commits = list(
+        takewhile(
+            lambda s: s.snapshot_id not in theirs, ancestors_of(table.current_snapshot(), table.metadata)
+        )
+    )
+    shown = "; ".join(_told(snapshot) for snapshot in islice(commits, _SHOWN))
+    more = f"; and {len(commits) - _SHOWN} more" if len(commits) > _SHOWN else ""
+    return f"{_name(table)}: main has {len(commits)} snapshots that branch {branch!r} lacks: {shown}{more}."
+
+
+def _told(snapshot: Snapshot) -> str:
+    if snapshot.summary is None:
+        return str(snapshot.snapshot_id)
+    entries = snapshot.summary.additional_properties
+    counted = {"inserted": ROWS_INSERTED, "updated": ROWS_UPDATED, "deleted": ROWS_DELETED}
+    rows = [f"{entries[key]} rows {what}" for what, key in counted.items() if key in entries]
+    if not rows and "added-records" in entries:
+        rows = [f"{entries['added-records']} rows added"]
+    run = [f"run {entries['dwh.run-id']}"] if "dwh.run-id" in entries else []
+    return f"{snapshot.snapshot_id} ({', '.join([snapshot.summary.operation.value, *run, *rows])})"
+
+
+def _ancestors(table: Table, branch: str) -> Iterator[Snapshot]:
+    return iter(ancestors_of(table.snapshot_by_name(branch), table.metadata))
+
+
+def _is_on_main(table: Table, snapshot_id: int) -> bool:
+    line = ancestors_of(table.current_snapshot(), table.metadata)
+    return any(snapshot.snapshot_id == snapshot_id for snapshot in line)
+
+
+def _is_landed(table: Table, head: int, branch: str, drop: bool) -> bool:
+    return _is_on_main(table, head) and not (drop and branch in table.metadata.refs)
+
+
+def _only_on(metadata: TableMetadata, branch: str) -> list[Snapshot]:
+    """Return the snapshots that are reached from this branch alone."""
+    others = {
+        snapshot.snapshot_id
+        for name, ref in metadata.refs.items()
+        if name != branch
+        for snapshot in ancestors_of(metadata.snapshot_by_id(ref.snapshot_id), metadata)
+    }
+    line = ancestors_of(metadata.snapshot_by_name(branch), metadata)
+    return [snapshot for snapshot in line if snapshot.snapshot_id not in others]
+
+
+def _require_head(table: Table, branch: str, head: int) -> None:
+    found = branch_ref(table, branch).snapshot_id
+    if found != head:
+        raise ConflictError(
+            f"{_name(table)}: branch {branch!r} has moved from snapshot {head} to {found} meanwhile.",
+            remedy="Look at what is on it now, and try again.",
+        )
+
+
+def _unmoved(table: Table, refs: dict[str, int]) -> tuple[TableRequirement, ...]:
+    return (
+        AssertTableUUID(uuid=table.metadata.table_uuid),
+        *(AssertRefSnapshotId(ref=name, snapshot_id=at) for name, at in refs.items()),
+    )
+
+
+def _take_over(table: Table, branch: str, *, drop: bool) -> Request:
+    """Ask for main to stand where the branch does, and for all that is pending on it."""
+    metadata = table.metadata
+    head, main = branch_ref(table, branch).snapshot_id, metadata.current_snapshot_id
+    schema, wanted = _wanted(table, branch)
+    requirements: list[TableRequirement] = [
+        *_unmoved(table, {branch: head, **({MAIN_BRANCH: main} if main is not None else {})}),
+        AssertCurrentSchemaId(current_schema_id=metadata.current_schema_id),
+        AssertDefaultSpecId(default_spec_id=metadata.default_spec_id),
+        AssertDefaultSortOrderId(default_sort_order_id=metadata.default_sort_order_id),
+    ]
+    updates: list[TableUpdate] = []
+    if schema is not None:
+        requirements.append(AssertLastAssignedFieldId(last_assigned_field_id=metadata.last_column_id))
+        updates.append(AddSchemaUpdate(schema_=schema))
+    kept = metadata.refs.get(MAIN_BRANCH)
+    updates += [
+        *current_updates(wanted),
+        SetSnapshotRefUpdate(
+            ref_name=MAIN_BRANCH,
+            type=SnapshotRefType.BRANCH,
+            snapshot_id=head,
+            max_ref_age_ms=kept.max_ref_age_ms if kept else None,
+            max_snapshot_age_ms=kept.max_snapshot_age_ms if kept else None,
+            min_snapshots_to_keep=kept.min_snapshots_to_keep if kept else None,
+        ),
+    ]
+    if drop:
+        updates.append(RemoveSnapshotRefUpdate(ref_name=branch))
+    return tuple(requirements), tuple(updates)
+
+
+def _wanted(table: Table, branch: str) -> tuple[Schema | None, Pending]:
+    """Return the schema to add, if there is none like it yet, and what has to become current."""
+    metadata = table.metadata
+    pending = pending_changes(metadata, metadata.snapshot_by_name(branch))
+    name = _name(table)
+    spec = _moved("partitioning", pending.spec, metadata.default_spec_id, metadata.specs(), name)
+    orders = {order.order_id: order for order in metadata.sort_orders}
+    order = _moved("sort order", pending.sort_order, metadata.default_sort_order_id, orders, name)
+    merged = schema_for_main(metadata, pending.schema, name)
+    known = {schema.schema_id for schema in metadata.schemas}
+    wanted = Pending(
+        schema=None
+        if merged.schema_id == metadata.current_schema_id
+        else Move(metadata.current_schema_id, merged.schema_id),
+        spec=spec,
+        sort_order=order,
+        properties={k: v for k, v in pending.properties.items() if metadata.properties.get(k) != v},
+    )
+    return None if merged.schema_id in known else merged, wanted
+
+
+def schema_for_main(metadata: TableMetadata, move: Move | None, table: str) -> Schema:
+    """Return main's columns with those of a branch that has moved from one schema to another.
+
+    With the id that it has, or the next one. Raises `DivergedError` where they cannot be brought together.
+    """
+    if move is None:
+        return metadata.schema()
+    schemas = {schema.schema_id: schema for schema in metadata.schemas}
+    if move.after not in schemas:
+        raise _lost("schema", move.after, table)
+    merged = merged_schema(metadata.schema(), schemas[move.after], schemas.get(move.before), table)
+    for known in (metadata.schema(), *schemas.values()):
+        if known == merged:
+            return known
+    return merged.model_copy(update={"schema_id": max(schemas) + 1})
+
+
+def _moved(
+    what: str,
+    move: Move | None,
+    current: int,
+    known: dict[int, PartitionSpec] | dict[int, SortOrder],
+    table: str,
+) -> Move | None:
+    """Return the branch's move to a spec or order of its own, unless main is there; refuse two moves."""
+    if move is None or move.after == current:
+        return None
+    if move.before != current:
+        raise DivergedError(
+            f"{table}: the {what} was changed on main ({known.get(current)}) and on the branch "
+            f"({known.get(move.after)}) since they parted.",
+            remedy="Write the branch again, on main as it now is.",
+        )
+    if move.after not in known:
+        raise _lost(what, move.after, table)
+    return move
+
+
+def _lost(what: str, number: int, table: str) -> NotFoundError:
+    return NotFoundError(
+        f"{table}: the {what} {number} that the branch was written with is no longer in its metadata.",
+        remedy="Write the branch again.",
+    )
+
+
+def _name(table: Table) -> str:
+    return ".".join(table.name())

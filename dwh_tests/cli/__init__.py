@@ -1,0 +1,1 @@
+"""The command `dwh`, on real catalogs."""
