@@ -61,5 +61,10 @@ def at_branch(table: Table, branch: str) -> Table:
     head = table.metadata.snapshot_by_name(branch)
     if head is None:
         return table
-    metadata = table.metadata.model_copy(update={"current_snapshot_id": head.snapshot_id})
+    return at_snapshot(table, head.snapshot_id)
+
+
+def at_snapshot(table: Table, snapshot_id: int) -> Table:
+    """Return the table as if a snapshot that it has were its current one."""
+    metadata = table.metadata.model_copy(update={"current_snapshot_id": snapshot_id})
     return Table(table.name(), metadata, table.metadata_location, table.io, table.catalog, table.config)

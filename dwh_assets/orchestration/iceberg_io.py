@@ -19,9 +19,9 @@ from dwh_assets.iceberg.arrow.sources import as_reader
 from dwh_assets.iceberg.declaration import decide_shape, find_table
 from dwh_assets.iceberg.filters import filter_expression
 from dwh_assets.iceberg.results import WriteResult
-from dwh_assets.iceberg.scan import scan
+from dwh_assets.iceberg.scan import scan, schema_at
 from dwh_assets.iceberg.schema_evolution import declare
-from dwh_assets.iceberg.versions import at_branch
+from dwh_assets.iceberg.versions import branch_start, logical_snapshot_id
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration import step
 from dwh_assets.orchestration.declarations import (
@@ -30,10 +30,23 @@ from dwh_assets.orchestration.declarations import (
     table_name,
     writer_config,
 )
-from dwh_assets.orchestration.metadata import stream_metadata, version_metadata, write_metadata
+from dwh_assets.orchestration.input_versions import (
+    INPUT_CONFIG,
+    InputVersion,
+    input_version,
+    inputs_summary,
+)
+from dwh_assets.orchestration.metadata import (
+    aside_metadata,
+    past_metadata,
+    stream_metadata,
+    version_metadata,
+    write_metadata,
+)
 from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
 from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.orchestration.time_travel import begin_branch, branch_of_run, run_as_of, written_aside
 
 
 class IcebergIOManager(dg.ConfigurableIOManager):
@@ -44,13 +57,18 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     hold the attributes of `TableLayout`, `partition_expr`, the column that its partitions are, and
     `stream`, the attributes of `Stream`: the output then is the whole stream, or a function of the row to
     begin at. The metadata that a run gives its output may decide what `declarations.AT_RUN_TIME` names.
-    An input is read at the branch that its asset declares. Input metadata may name `columns`, and `where`,
-    a row filter.
+    An input is read at the branch that its asset declares, or at the version that `input_versions` finds to
+    be asked for. Input metadata may name `columns`, and `where`, a row filter.
     """
 
     iceberg: dg.ResourceDependency[IcebergCatalogResource]
 
-    _read: dict[tuple[str, str], dict[str, str]] = PrivateAttr(default_factory=dict)
+    _read: dict[tuple[str, str], dict[str, InputVersion]] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def input_config_schema(cls) -> dict[str, dg.Field]:
+        """Return what run config may say of an input that names this IO manager as its input manager."""
+        return INPUT_CONFIG
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write the table, and make its snapshot the version and the metadata of the materialization."""
@@ -58,32 +76,39 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             self._write(context, obj)
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Read the upstream table at its current snapshot, which becomes part of the output's lineage."""
+        """Read the upstream table at one snapshot, which becomes part of the output's lineage."""
         with failures(context):
             return read_as(self._scan(context), context.dagster_type.typing_type)
 
     def _write(self, context: dg.OutputContext, obj: Any) -> None:
         name = table_name(context.asset_key, context.definition_metadata)
         metadata = as_run_decided(name, context.definition_metadata, context.output_metadata)
-        writer = IcebergWriter(writer_config(name, metadata), catalog=self.iceberg.catalog)
+        declared = writer_config(name, metadata)
+        config = written_aside(declared, branch_of_run(step.run_tags(context), declared.branch))
+        writer = IcebergWriter(config, catalog=self.iceberg.catalog)
         stream = stream_declaration(name, metadata)
         keys = step.output_partition_keys(context)
         if stream is not None:
-            self._feed(context, writer, stream, obj)
+            self._feed(context, writer, stream, obj, declared.branch)
             return
         reader = as_reader(obj)
         where = None
         if keys is not None:
             where = _partition_filter(context, keys, _schema(writer, reader.schema), name)
+        if config.branch != declared.branch:
+            whole = config.write_mode == "overwrite" and config.overwrite == "table" and where is None
+            begin_branch(self.iceberg.catalog, config, run_as_of(context), whole=whole)
         result = writer.write(
             reader,
             where=where if writer.config.write_mode == "overwrite" else None,
             summary=self._lineage(context, keys),
             idempotency_key=_idempotency_key(context, writer.config, keys),
         )
-        self._report(context, writer, result, keys)
+        self._report(context, writer, result, keys, declared.branch)
 
-    def _feed(self, context: dg.OutputContext, writer: IcebergWriter, stream: Stream, obj: Any) -> None:
+    def _feed(
+        self, context: dg.OutputContext, writer: IcebergWriter, stream: Stream, obj: Any, declared_branch: str
+    ) -> None:
         """Feed the table from a stream; what an earlier attempt has committed is not written again."""
         name = writer.config.table
         if step.output_partition_keys(context) is not None:
@@ -104,15 +129,20 @@ class IcebergIOManager(dg.ConfigurableIOManager):
                 remedy="Run it again when the stream has rows.",
             )
         context.add_output_metadata(stream_metadata(fed))
-        self._report(context, writer, fed.written, None)
+        self._report(context, writer, fed.written, None, declared_branch)
+
+    def _reads(self, context: dg.OutputContext) -> list[InputVersion]:
+        return list(self._read.get(step.step_id(context), {}).values())
 
     def _lineage(self, context: dg.OutputContext, keys: Sequence[str] | None) -> dict[str, str]:
         """Return what the snapshot itself remembers: the run, its partitions, the versions it has read."""
+        as_of = run_as_of(context)
         return {
             "dwh.run-id": step.run_id(context),
             "dwh.asset-key": context.asset_key.to_user_string(),
             **({"dwh.partition-key": named(keys)} if keys else {}),
-            **self._read.get(step.step_id(context), {}),
+            **({"dwh.as-of": as_of} if as_of is not None else {}),
+            **inputs_summary(self._reads(context)),
         }
 
     def _report(
@@ -121,56 +151,74 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         writer: IcebergWriter,
         result: WriteResult,
         keys: Sequence[str] | None,
+        declared_branch: str,
     ) -> None:
         table = self.iceberg.catalog.load_table(result.table)
-        if result.logical_snapshot_id is not None:
-            step.set_data_version(context, str(result.logical_snapshot_id))
-        metadata = write_metadata(result, table, writer.config.write_mode, shown(keys) if keys else None)
+        aside = writer.config.branch != declared_branch
+        version = _shown_version(table, declared_branch) if aside else result.logical_snapshot_id
+        if version is not None:
+            step.set_data_version(context, str(version))
+        metadata = {
+            **write_metadata(result, table, writer.config.write_mode, shown(keys) if keys else None),
+            **past_metadata(run_as_of(context), [str(read) for read in self._reads(context) if read.pinned]),
+        }
+        if aside:
+            metadata = aside_metadata(metadata, writer.config.branch, declared_branch)
         context.add_output_metadata(metadata)
-        if keys:
-            expr = context.definition_metadata.get("partition_expr")
-            counts = partition_counts(table, result.snapshot_id, context.asset_partitions_def, keys, expr)
-            for key, rows in counts.items():
-                step.add_partition_metadata(context, key, {"dagster/partition_row_count": rows})
+        if keys and not aside:
+            self._count_partitions(context, table, result, keys)
         context.log.info(metadata["dwh/summary"].value)
+
+    def _count_partitions(
+        self, context: dg.OutputContext, table: Table, result: WriteResult, keys: Sequence[str]
+    ) -> None:
+        expr = context.definition_metadata.get("partition_expr")
+        counts = partition_counts(table, result.snapshot_id, context.asset_partitions_def, keys, expr)
+        for key, rows in counts.items():
+            step.add_partition_metadata(context, key, {"dagster/partition_row_count": rows})
 
     def _scan(self, context: dg.InputContext) -> DataScan:
         upstream = context.upstream_output
         definition_metadata = upstream.definition_metadata if upstream else {}
         name = table_name(context.asset_key, definition_metadata)
-        found = find_table(self.iceberg.catalog, name)
-        table = at_branch(found, definition_metadata.get("branch", MAIN_BRANCH)) if found else None
-        snapshot = table.current_snapshot() if table else None
-        if table is None or snapshot is None:
+        branch = definition_metadata.get("branch", MAIN_BRANCH)
+        table = find_table(self.iceberg.catalog, name)
+        found = input_version(context, table, branch) if table else None
+        if table is None or found is None:
             raise NotFoundError(
                 f"{name} has no data yet.", remedy=f"Materialize {context.asset_key.to_user_string()} first."
             )
-        metadata = context.definition_metadata
         planned = scan(
             table,
-            columns=metadata.get("columns"),
-            where=self._input_filter(context, table, definition_metadata.get("partition_expr")),
-            snapshot_id=snapshot.snapshot_id,
+            columns=context.definition_metadata.get("columns"),
+            where=self._input_filter(context, table, found, definition_metadata.get("partition_expr")),
+            snapshot_id=found.snapshot.snapshot_id,
         )
-        inputs = self._read.setdefault(step.step_id(context), {})
-        inputs[f"dwh.input.{name}"] = str(snapshot.snapshot_id)
+        self._read.setdefault(step.step_id(context), {})[context.name] = found
+        snapshot = found.snapshot
         keys = step.input_partition_keys(context)
         if keys is None or len(keys) == 1:  # Dagster observes one partition, or an asset without any
             context.add_input_metadata(version_metadata(snapshot.snapshot_id, snapshot.parent_snapshot_id))
         return planned
 
-    def _input_filter(self, context: dg.InputContext, table: Table, partition_expr: Any) -> BooleanExpression:
-        name = ".".join(table.name())
-        expression = filter_expression(table.schema(), context.definition_metadata.get("where"), name)
+    def _input_filter(
+        self, context: dg.InputContext, table: Table, read: InputVersion, partition_expr: Any
+    ) -> BooleanExpression:
+        schema = schema_at(table, read.snapshot.snapshot_id)
+        expression = filter_expression(schema, context.definition_metadata.get("where"), read.table)
         keys = step.input_partition_keys(context)
         if keys is None or _is_whole_table(context, keys):
             return expression
         if not keys:
             return AlwaysFalse()
-        partitions = partition_filter(
-            context.asset_partitions_def, keys, partition_expr, table.schema(), name
-        )
+        partitions = partition_filter(context.asset_partitions_def, keys, partition_expr, schema, read.table)
         return And(expression, partitions)
+
+
+def _shown_version(table: Table, branch: str) -> int | None:
+    """Return the logical snapshot that readers of the branch see."""
+    head = branch_start(table.metadata, branch)
+    return logical_snapshot_id(table.metadata, head) if head else None
 
 
 @contextmanager
