@@ -96,8 +96,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         if keys is not None:
             where = _partition_filter(context, keys, _schema(writer, reader.schema), name)
         if config.branch != declared.branch:
-            whole = config.write_mode == "overwrite" and config.overwrite == "table" and where is None
-            begin_branch(self.iceberg.catalog, config, run_as_of(context), whole=whole)
+            begin_branch(self.iceberg.catalog, config, run_as_of(context), partial=where is not None)
         result = writer.write(
             reader,
             where=where if writer.config.write_mode == "overwrite" else None,
@@ -116,6 +115,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
                 f"{name} has partitions and a stream, which goes on where it was whatever the partition.",
                 remedy="Drop the partitions or the stream.",
             )
+        if writer.config.branch != declared_branch:
+            begin_branch(self.iceberg.catalog, writer.config, run_as_of(context))
         fed = writer.write_stream(
             obj,
             stream.name,

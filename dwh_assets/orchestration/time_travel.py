@@ -57,11 +57,14 @@ def written_aside(config: IcebergWriterConfig, branch: str) -> IcebergWriterConf
     return config.model_copy(update={"branch": branch, "schema_evolution": SchemaEvolution(enabled=False)})
 
 
-def begin_branch(catalog: Catalog, config: IcebergWriterConfig, as_of: str | None, *, whole: bool) -> None:
+def begin_branch(
+    catalog: Catalog, config: IcebergWriterConfig, as_of: str | None, *, partial: bool = False
+) -> None:
     """Begin the branch of a run that reads the past where its table was at that point in time.
 
     What is appended or replaced in part then joins the rows of that time, not today's. Where the table had no
-    version then, that does not matter if the `whole` table is replaced; else raises `ConfigurationError`.
+    version then, that does not matter to an overwrite, unless it is `partial`; otherwise raises
+    `ConfigurationError`.
     """
     table = find_table(catalog, config.table)
     if as_of is None or table is None or not table.metadata.snapshots or config.branch in table.metadata.refs:
@@ -69,7 +72,7 @@ def begin_branch(catalog: Catalog, config: IcebergWriterConfig, as_of: str | Non
     try:
         found = resolve(table, as_of)
     except NotFoundError as miss:
-        if whole:
+        if _replaces_all(config) and not partial:
             return
         raise ConfigurationError(
             f"{config.table}: this run goes on from the table's own rows of {as_of!r}, and there are none: "
@@ -81,3 +84,7 @@ def begin_branch(catalog: Catalog, config: IcebergWriterConfig, as_of: str | Non
     except ConfigurationError:  # another run of the same backfill was faster
         if config.branch not in table.refresh().metadata.refs:
             raise
+
+
+def _replaces_all(config: IcebergWriterConfig) -> bool:
+    return config.write_mode == "overwrite" and config.overwrite == "table" and config.overwrite_where is None
