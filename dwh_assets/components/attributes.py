@@ -165,6 +165,28 @@ class Input(_Attribute):
     )
     columns: list[str] | None = Field(default=None, description="Read only these columns.")
     where: str | None = Field(default=None, description="Read only the rows that match, e.g. carrier = 'AA'.")
+    as_of: str | int | None = Field(
+        default=None,
+        description="Read this point in time: an ISO date or time, N versions ago, a tag, a snapshot id.",
+    )
+    tag: str | None = Field(default=None, description="Read the version that this tag names.")
+    branch: str | None = Field(default=None, description="Read this branch.")
+    snapshot_id: str | int | None = Field(default=None, description="Read this snapshot.")
+
+    @field_validator("as_of", mode="before")
+    @classmethod
+    def _dates_as_text(cls, value: Any) -> Any:
+        """Take dates that YAML reads as dates."""
+        return value.isoformat() if isinstance(value, date) else value
+
+    @model_validator(mode="after")
+    def _one_point(self) -> Self:
+        given = [
+            name for name in ("as_of", "tag", "branch", "snapshot_id") if getattr(self, name) is not None
+        ]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} say twice which version to read; leave one")
+        return self
 
 
 class Replica(_Attribute):

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 import dagster as dg
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pyiceberg.catalog import Catalog
-from pyiceberg.table import DataScan, Table
+from pyiceberg.table import DataScan
 
 from dwh_assets.components.attributes import (
     Column,
@@ -23,9 +22,7 @@ from dwh_assets.components.compute import OFFSET, PARTITION, PREVIOUS, Computati
 from dwh_assets.components.declared import DeclaredComponent, declared_at
 from dwh_assets.config import Stream, TableLayout
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.stream import rows_after
-from dwh_assets.iceberg.versions import at_branch
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration.auditing import audit_specs
 from dwh_assets.orchestration.checks import doctor_check, key_check, replica_check
@@ -33,6 +30,7 @@ from dwh_assets.orchestration.declarations import AUDITS, PUBLISH, STREAM, publi
 from dwh_assets.orchestration.iceberg_io import failures
 from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
 from dwh_assets.orchestration.step import check_outputs
+from dwh_assets.orchestration.time_travel import table_before
 from dwh_assets.versioning.audits.declarations import Audit, require_distinct_names
 
 
@@ -245,7 +243,8 @@ class IcebergTable(DeclaredComponent, TableLayout):
                 if computation.takes_partition:
                     inputs[PARTITION] = _slice(context, self.table)
                 if computation.takes_previous:
-                    inputs[PREVIOUS] = self._previous(context.resources.iceberg.catalog)
+                    catalog, tags = context.resources.iceberg.catalog, context.run.tags
+                    inputs[PREVIOUS] = table_before(catalog, self.table, self.branch, tags)
                 rows = (
                     computation.function(**inputs)
                     if self.stream is None
@@ -256,10 +255,6 @@ class IcebergTable(DeclaredComponent, TableLayout):
 
         return compute_table
 
-    def _previous(self, catalog: Catalog) -> Table | None:
-        table = find_table(catalog, self.table)
-        return at_branch(table, self.branch) if table else None
-
     def _backfill_policy(self) -> dg.BackfillPolicy | None:
         if not self.partitions:
             return None
@@ -269,11 +264,11 @@ class IcebergTable(DeclaredComponent, TableLayout):
 
     def _asset_in(self, name: str, annotation: Any) -> dg.AssetIn:
         declared = self.inputs.get(name, Input())
-        metadata = {"columns": declared.columns, "where": declared.where}
         return dg.AssetIn(
             key=table_key(declared.table or f"{self.namespace}.{name}"),
-            metadata={key: value for key, value in metadata.items() if value is not None},
+            metadata=declared.model_dump(exclude={"table"}, exclude_none=True),
             dagster_type=annotation or dg.Any,
+            input_manager_key="iceberg_io_manager",  # so that run config can say which version to read
         )
 
     def _metadata(self) -> dict[str, Any]:

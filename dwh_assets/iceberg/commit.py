@@ -50,7 +50,7 @@ from sqlalchemy.exc import OperationalError
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError
 from dwh_assets.iceberg.faults import is_denied, is_full, lost_connection
 from dwh_assets.iceberg.files.avro_blocks import ManifestBlocks
-from dwh_assets.iceberg.snapshot import Change, MetadataFiles, Request, SnapshotBuilder, discard_metadata
+from dwh_assets.iceberg.snapshot import Change, MetadataFiles, SnapshotBuilder
 
 RETRY_SECONDS = 300.0
 # What catalogs say of a snapshot whose number another branch's has taken: requirements name branches, numbers
@@ -155,72 +155,6 @@ def with_first_snapshot(catalog: Catalog, table: Table) -> Table:
         lambda found: None if found.metadata.snapshots else Change(Operation.APPEND, summary=_NO_ROWS),
     )
     return made.table if made else table
-
-
-def commit_updates(
-    catalog: Catalog,
-    table: Table,
-    plan: Callable[[Table], Request],
-    *,
-    landed: Callable[[Table], bool],
-    retry_seconds: float = RETRY_SECONDS,
-) -> Table:
-    """Commit updates of the metadata alone, such as of refs; return the table with them.
-
-    `plan` says what to ask for on the newest version, and raises where that has become wrong; it is called
-    again each time somebody else was faster. Its requirements must let it land once and no more. `landed`
-    tells, after a lost answer, whether it did. Raises `ConflictError` and `CommitUnknownError` as `commit`.
-    """
-    attempt, deadline = 0, time.monotonic() + retry_seconds
-    while True:
-        attempt += 1
-        requirements, updates = plan(table)
-        written: MetadataFiles = []
-        try:
-            with noted_metadata(catalog, written):
-                answer = catalog.commit_table(table, requirements, updates)
-        except Exception as error:
-            fresh = _after_error(table, error)
-            if landed(fresh):
-                return fresh
-            if not is_lost(error):
-                discard_metadata(written, keep=fresh.metadata_location)
-                if not isinstance(error, CommitFailedException):
-                    raise
-            _pause_unless_lost(attempt, deadline, table, error)
-            table = fresh
-        else:
-            return Table(
-                table.name(), answer.metadata, answer.metadata_location, table.io, catalog, table.config
-            )
-
-
-def _after_error(table: Table, error: Exception) -> Table:
-    """Reload the table; where it cannot be read and the answer was lost, nobody knows."""
-    try:
-        return refreshed(table)
-    except ConflictError:
-        raise
-    except Exception as unreadable:
-        if not is_lost(error):
-            raise error from unreadable
-        raise _unknown_update(table) from unreadable
-
-
-def _pause_unless_lost(attempt: int, deadline: float, table: Table, error: Exception) -> None:
-    try:
-        pause(attempt, deadline, table, error)
-    except ConflictError:
-        if not is_lost(error):
-            raise
-        raise _unknown_update(table) from error
-
-
-def _unknown_update(table: Table) -> CommitUnknownError:
-    return CommitUnknownError(
-        f"{'.'.join(table.name())}: the catalog did not answer, so it is unknown whether the change landed.",
-        remedy="Once the catalog answers, look at the table's branches and tags.",
-    )
 
 
 def drop_old_metadata(table: Table, base: TableMetadata) -> None:

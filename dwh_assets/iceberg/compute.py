@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import duckdb
@@ -35,17 +37,32 @@ def connect(*, filters_scans_by_keys: bool = True) -> duckdb.DuckDBPyConnection:
     return _instance(os.getpid(), filters_scans_by_keys).cursor()
 
 
+@contextmanager
+def isolated(*, reads_files: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an instance of its own, for statements that people write: it goes with what they leave in it.
+
+    Without `reads_files` a statement sees nothing but what is registered.
+    """
+    with tempfile.TemporaryDirectory(prefix="dwh-") as folder, duckdb.connect() as instance:
+        _set_up(instance, folder, "" if reads_files else "SET GLOBAL enable_external_access = false")
+        yield instance
+
+
 @cache
 def _instance(_process: int, filters_scans_by_keys: bool) -> duckdb.DuckDBPyConnection:
     """Start an instance; a forked process cannot use its parent's."""
     instance = duckdb.connect()
-    instance.execute("SET GLOBAL memory_limit = ?", [_MEMORY_LIMIT])
-    instance.execute("SET GLOBAL temp_directory = ?", [_spill_folder().name])
-    if not filters_scans_by_keys:
-        instance.execute("SET GLOBAL disabled_optimizers = 'join_filter_pushdown'")
-    for setting_sql in _SETTINGS_SQL:
-        instance.execute(setting_sql)
+    without_filters_sql = "SET GLOBAL disabled_optimizers = 'join_filter_pushdown'"
+    _set_up(instance, _spill_folder().name, "" if filters_scans_by_keys else without_filters_sql)
     return instance
+
+
+def _set_up(instance: duckdb.DuckDBPyConnection, folder: str, setting_sql: str) -> None:
+    """Set what no statement can change any more."""
+    instance.execute("SET GLOBAL memory_limit = ?", [_MEMORY_LIMIT])
+    instance.execute("SET GLOBAL temp_directory = ?", [folder])
+    for sql in (setting_sql, *_SETTINGS_SQL):
+        instance.execute(sql)
 
 
 _folders: list[tempfile.TemporaryDirectory[str]] = []

@@ -56,6 +56,11 @@ def scan(
     return planned.update(table_metadata=metadata)
 
 
+def schema_at(table: Table, snapshot_id: int) -> Schema:
+    """Return the columns that the table had at a snapshot; raise `NotFoundError` where there is none."""
+    return _metadata_at(table, snapshot_id).schema()
+
+
 def _metadata_at(table: Table, snapshot_id: int | None) -> TableMetadata:
     """Return the table's metadata with the schema that it had at the snapshot."""
     if snapshot_id is None:

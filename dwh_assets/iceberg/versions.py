@@ -68,3 +68,9 @@ def at_branch(table: Table, branch: str) -> Table:
     if metadata is table.metadata:
         return table
     return Table(table.name(), metadata, table.metadata_location, table.io, table.catalog, table.config)
+
+
+def at_snapshot(table: Table, snapshot_id: int) -> Table:
+    """Return the table as if a snapshot that it has were its current one."""
+    metadata = table.metadata.model_copy(update={"current_snapshot_id": snapshot_id})
+    return Table(table.name(), metadata, table.metadata_location, table.io, table.catalog, table.config)

@@ -25,8 +25,8 @@ from dwh_assets.iceberg.arrow.sources import as_reader
 from dwh_assets.iceberg.declaration import find_table, schema_after_write
 from dwh_assets.iceberg.filters import filter_expression
 from dwh_assets.iceberg.results import WriteResult
-from dwh_assets.iceberg.scan import scan
-from dwh_assets.iceberg.versions import at_branch
+from dwh_assets.iceberg.scan import scan, schema_at
+from dwh_assets.iceberg.versions import at_branch, branch_start, logical_snapshot_id
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration import step
 from dwh_assets.orchestration.auditing import audit_failure, audits_summary, report_audits
@@ -38,14 +38,26 @@ from dwh_assets.orchestration.declarations import (
     table_name,
     writer_config,
 )
-from dwh_assets.orchestration.metadata import stream_metadata, version_metadata, write_metadata
+from dwh_assets.orchestration.input_versions import (
+    INPUT_CONFIG,
+    InputVersion,
+    input_version,
+    inputs_summary,
+)
+from dwh_assets.orchestration.metadata import (
+    aside_metadata,
+    past_metadata,
+    stream_metadata,
+    version_metadata,
+    write_metadata,
+)
 from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
 from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.orchestration.time_travel import begin_branch, branch_of_run, run_as_of, written_aside
 from dwh_assets.versioning.audits.candidate import AuditResult
 from dwh_assets.versioning.audits.declarations import Audit
 from dwh_assets.versioning.audits.evaluate import require_sound
-from dwh_assets.versioning.history import INPUT_PREFIX
 from dwh_assets.versioning.provenance import (
     PARTITION_KEY,
     REPLACES,
@@ -64,13 +76,18 @@ class IcebergIOManager(dg.ConfigurableIOManager):
     `stream`, the attributes of `Stream`: the output then is the whole stream, or a function of the row to
     begin at. `audits` are evaluated on what was written, with `publish: after_audit` on a branch of its own,
     before main has it. The metadata that a run gives its output may decide what `declarations.AT_RUN_TIME`
-    names. An input is read at the branch that its asset declares. Input metadata may name `columns`, and
-    `where`, a row filter.
+    names. An input is read at the branch that its asset declares, or at the version that `input_versions`
+    finds to be asked for. Input metadata may name `columns`, and `where`, a row filter.
     """
 
     iceberg: dg.ResourceDependency[IcebergCatalogResource]
 
-    _read: dict[tuple[str, str], dict[str, str]] = PrivateAttr(default_factory=dict)
+    _read: dict[tuple[str, str], dict[str, InputVersion]] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def input_config_schema(cls) -> dict[str, dg.Field]:
+        """Return what run config may say of an input that names this IO manager as its input manager."""
+        return INPUT_CONFIG
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Write the table, and make its snapshot the version and the metadata of the materialization."""
@@ -78,18 +95,20 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             self._write(context, obj)
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Read the upstream table at its current snapshot, which becomes part of the output's lineage."""
+        """Read the upstream table at one snapshot, which becomes part of the output's lineage."""
         with failures(context):
             return read_as(self._scan(context), context.dagster_type.typing_type)
 
     def _write(self, context: dg.OutputContext, obj: Any) -> None:
         name = table_name(context.asset_key, context.definition_metadata)
         metadata = as_run_decided(name, context.definition_metadata, context.output_metadata)
-        writer = IcebergWriter(writer_config(name, metadata), catalog=self.iceberg.catalog)
+        declared = writer_config(name, metadata)
+        config = written_aside(declared, branch_of_run(step.run_tags(context), declared.branch))
+        writer = IcebergWriter(config, catalog=self.iceberg.catalog)
         stream = stream_declaration(name, metadata)
         keys = step.output_partition_keys(context)
         if stream is not None:
-            self._feed(context, writer, stream, obj, metadata)
+            self._feed(context, writer, stream, obj, metadata, declared.branch)
             return
         reader = as_reader(obj)
         where = None
@@ -97,6 +116,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             where = _partition_filter(
                 context, keys, schema_after_write(writer.catalog, writer.config, reader.schema), name
             )
+        if config.branch != declared.branch:
+            begin_branch(self.iceberg.catalog, config, run_as_of(context), partial=where is not None)
         result = self._audited(
             context,
             writer,
@@ -106,7 +127,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             summary={**self._lineage(context, keys), **_replaced(writer.config, keys)},
             idempotency_key=_idempotency_key(context, writer.config, keys),
         )
-        self._report(context, writer, result, keys)
+        self._report(context, writer, result, keys, declared.branch)
 
     def _audited(
         self,
@@ -119,7 +140,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         """Write, and audit: before main has it where the asset says so, else afterwards."""
         name = writer.config.table
         audits = audit_declarations(name, metadata)
-        if not publishes_after_audit(name, metadata):
+        if not publishes_after_audit(name, metadata) or writer.config.branch != MAIN_BRANCH:
             if audits:
                 schema = schema_after_write(writer.catalog, writer.config, rows.schema)
                 require_sound(audits, schema, writer.catalog, name)
@@ -156,6 +177,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         stream: Stream,
         obj: Any,
         metadata: Mapping[str, Any],
+        declared_branch: str,
     ) -> None:
         """Feed the table from a stream; what an earlier attempt has committed is not written again."""
         name = writer.config.table
@@ -165,6 +187,8 @@ class IcebergIOManager(dg.ConfigurableIOManager):
                 f"{name} has partitions and a stream, which goes on where it was whatever the partition.",
                 remedy="Drop the partitions or the stream.",
             )
+        if writer.config.branch != declared_branch:
+            begin_branch(self.iceberg.catalog, writer.config, run_as_of(context))
         fed = writer.write_stream(
             obj,
             stream.name,
@@ -179,15 +203,20 @@ class IcebergIOManager(dg.ConfigurableIOManager):
             )
         context.add_output_metadata(stream_metadata(fed))
         self._audit(context, audit_declarations(name, metadata), fed.written)
-        self._report(context, writer, fed.written, None)
+        self._report(context, writer, fed.written, None, declared_branch)
+
+    def _reads(self, context: dg.OutputContext) -> list[InputVersion]:
+        return list(self._read.get(step.step_id(context), {}).values())
 
     def _lineage(self, context: dg.OutputContext, keys: Sequence[str] | None) -> dict[str, str]:
         """Return what the snapshot itself remembers: the run, its partitions, the versions it has read."""
+        as_of = run_as_of(context)
         return {
             RUN_ID: step.run_id(context),
             "dwh.asset-key": context.asset_key.to_user_string(),
             **({PARTITION_KEY: named(keys)} if keys else {}),
-            **self._read.get(step.step_id(context), {}),
+            **({"dwh.as-of": as_of} if as_of is not None else {}),
+            **inputs_summary(self._reads(context)),
         }
 
     def _report(
@@ -196,56 +225,74 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         writer: IcebergWriter,
         result: WriteResult,
         keys: Sequence[str] | None,
+        declared_branch: str,
     ) -> None:
         table = at_branch(self.iceberg.catalog.load_table(result.table), writer.config.branch)
-        if result.logical_snapshot_id is not None:
-            step.set_data_version(context, str(result.logical_snapshot_id))
-        metadata = write_metadata(result, table, writer.config.write_mode, shown(keys) if keys else None)
+        aside = writer.config.branch != declared_branch
+        version = _shown_version(table, declared_branch) if aside else result.logical_snapshot_id
+        if version is not None:
+            step.set_data_version(context, str(version))
+        metadata = {
+            **write_metadata(result, table, writer.config.write_mode, shown(keys) if keys else None),
+            **past_metadata(run_as_of(context), [str(read) for read in self._reads(context) if read.pinned]),
+        }
+        if aside:
+            metadata = aside_metadata(metadata, writer.config.branch, declared_branch)
         context.add_output_metadata(metadata)
-        if keys:
-            expr = context.definition_metadata.get("partition_expr")
-            counts = partition_counts(table, result.snapshot_id, context.asset_partitions_def, keys, expr)
-            for key, rows in counts.items():
-                step.add_partition_metadata(context, key, {"dagster/partition_row_count": rows})
+        if keys and not aside:
+            self._count_partitions(context, table, result, keys)
         context.log.info(metadata["dwh/summary"].value)
+
+    def _count_partitions(
+        self, context: dg.OutputContext, table: Table, result: WriteResult, keys: Sequence[str]
+    ) -> None:
+        expr = context.definition_metadata.get("partition_expr")
+        counts = partition_counts(table, result.snapshot_id, context.asset_partitions_def, keys, expr)
+        for key, rows in counts.items():
+            step.add_partition_metadata(context, key, {"dagster/partition_row_count": rows})
 
     def _scan(self, context: dg.InputContext) -> DataScan:
         upstream = context.upstream_output
         definition_metadata = upstream.definition_metadata if upstream else {}
         name = table_name(context.asset_key, definition_metadata)
-        found = find_table(self.iceberg.catalog, name)
-        table = at_branch(found, definition_metadata.get("branch", MAIN_BRANCH)) if found else None
-        snapshot = table.current_snapshot() if table else None
-        if table is None or snapshot is None:
+        branch = definition_metadata.get("branch", MAIN_BRANCH)
+        table = find_table(self.iceberg.catalog, name)
+        found = input_version(context, table, branch) if table else None
+        if table is None or found is None:
             raise NotFoundError(
                 f"{name} has no data yet.", remedy=f"Materialize {context.asset_key.to_user_string()} first."
             )
-        metadata = context.definition_metadata
         planned = scan(
             table,
-            columns=metadata.get("columns"),
-            where=self._input_filter(context, table, definition_metadata.get("partition_expr")),
-            snapshot_id=snapshot.snapshot_id,
+            columns=context.definition_metadata.get("columns"),
+            where=self._input_filter(context, table, found, definition_metadata.get("partition_expr")),
+            snapshot_id=found.snapshot.snapshot_id,
         )
-        inputs = self._read.setdefault(step.step_id(context), {})
-        inputs[f"{INPUT_PREFIX}{name}"] = str(snapshot.snapshot_id)
+        self._read.setdefault(step.step_id(context), {})[context.name] = found
+        snapshot = found.snapshot
         keys = step.input_partition_keys(context)
         if keys is None or len(keys) == 1:  # Dagster observes one partition, or an asset without any
             context.add_input_metadata(version_metadata(snapshot.snapshot_id, snapshot.parent_snapshot_id))
         return planned
 
-    def _input_filter(self, context: dg.InputContext, table: Table, partition_expr: Any) -> BooleanExpression:
-        name = ".".join(table.name())
-        expression = filter_expression(table.schema(), context.definition_metadata.get("where"), name)
+    def _input_filter(
+        self, context: dg.InputContext, table: Table, read: InputVersion, partition_expr: Any
+    ) -> BooleanExpression:
+        schema = schema_at(table, read.snapshot.snapshot_id)
+        expression = filter_expression(schema, context.definition_metadata.get("where"), read.table)
         keys = step.input_partition_keys(context)
         if keys is None or _is_whole_table(context, keys):
             return expression
         if not keys:
             return AlwaysFalse()
-        partitions = partition_filter(
-            context.asset_partitions_def, keys, partition_expr, table.schema(), name
-        )
+        partitions = partition_filter(context.asset_partitions_def, keys, partition_expr, schema, read.table)
         return And(expression, partitions)
+
+
+def _shown_version(table: Table, branch: str) -> int | None:
+    """Return the logical snapshot that readers of the branch see."""
+    head = branch_start(table.metadata, branch)
+    return logical_snapshot_id(table.metadata, head) if head else None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import dagster as dg
@@ -41,6 +41,22 @@ def write_metadata(
         "dagster/row_count": result.total_rows,
         **table_metadata(table),
     }
+
+
+def past_metadata(as_of: str | None, read: Sequence[str]) -> dict[str, Any]:
+    """Say of a run that has read the past which point in time, and which versions of its inputs."""
+    return {
+        **({"dwh/as_of": as_of} if as_of is not None else {}),
+        **({"dwh/read": dg.MetadataValue.md("\n".join(f"- {one}" for one in read))} if read else {}),
+    }
+
+
+def aside_metadata(metadata: Mapping[str, Any], branch: str, declared_branch: str) -> dict[str, Any]:
+    """Describe a write to another branch than the table's own: what readers see of it has not changed."""
+    told = metadata["dwh/summary"].value
+    summary = f"Written to branch `{branch}`; `{declared_branch}` stays as it is. {told}"
+    kept = {key: value for key, value in metadata.items() if key != "dagster/row_count"}
+    return {**kept, "dwh/branch": branch, "dwh/summary": dg.MetadataValue.md(summary)}
 
 
 def stream_metadata(fed: StreamResult) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.versions import logical_snapshot_id
 from dwh_assets.orchestration import step
 from dwh_assets.orchestration.iceberg_io import failures
+from dwh_assets.orchestration.input_versions import refuse_pin
 from dwh_assets.orchestration.metadata import replica_metadata
 from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.orchestration.time_travel import run_as_of
 from dwh_assets.warehouses.base import SyncResult
 from dwh_assets.warehouses.duckdb import DuckDBReplica, DuckDBWarehouse
 
@@ -38,6 +40,7 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
         metadata = context.definition_metadata
         with failures(context):
             table = self.iceberg.load_table(metadata["table"])
+            _require_present(context, table, obj)
             replica = self.replica(metadata["table"], metadata["into"])
             result = replica.sync(
                 table, obj.snapshot_id, on_progress=context.log.info, run_id=step.run_id(context)
@@ -49,6 +52,7 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
         upstream = context.upstream_output
         metadata = upstream.definition_metadata if upstream else {}
         with failures(context):
+            refuse_pin(context, context.asset_key.to_user_string())
             convert = _reader_for(context.dagster_type.typing_type)
             columns = context.definition_metadata.get("columns")
             return convert(self.replica(metadata["table"], metadata["into"]).read(columns=columns))
@@ -79,6 +83,17 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
         """Open the file with the settings of Dagster's resource: connections of one process must agree."""
         config = {"custom_user_agent": "dagster", **self.duckdb.connection_config}
         return DuckDBWarehouse(self.duckdb.database, config=config, wait_seconds=self.wait_seconds)
+
+
+def _require_present(context: dg.OutputContext, table: Table, planned: DataScan) -> None:
+    """Refuse to bring a replica to what a run of the past reads: it is a copy of what is there now."""
+    as_of, head = run_as_of(context), table.current_snapshot()
+    if as_of is not None and (head is None or planned.snapshot_id != head.snapshot_id):
+        raise ConfigurationError(
+            f"{context.asset_key.to_user_string()} would go back to snapshot {planned.snapshot_id}: the run "
+            f"reads {as_of!r}.",
+            remedy="Leave replicas out of a run that reads the past.",
+        )
 
 
 def _reader_for(annotation: Any) -> Callable[[pa.RecordBatchReader], Any]:

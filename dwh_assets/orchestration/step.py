@@ -18,6 +18,8 @@ RETRY_TAG = "dagster/retry_number"
 PARENT_RUN_TAG = "dagster/parent_run_id"
 # What Dagster calls the output of an asset
 _RESULT = "result"
+# What Dagster names the step of an upstream asset that the run does not materialize.
+_NO_STEP = "none"
 CODE_REFERENCES = "dagster/code_references"
 
 
@@ -116,6 +118,18 @@ def declared_at(context: dg.OutputContext | dg.InputContext | dg.AssetExecutionC
 def run_id(context: dg.OutputContext | dg.InputContext) -> str:
     """Return the id of the run."""
     return str(context.step_context.run_id)
+
+
+def run_tags(context: dg.OutputContext | dg.InputContext) -> Mapping[str, str]:
+    """Return the tags of the run."""
+    tags: Mapping[str, str] = context.step_context.run_tags
+    return tags
+
+
+def made_by_this_run(context: dg.InputContext) -> bool:
+    """Tell whether the input is what a step of this very run has written, and not what was there before."""
+    upstream = context.upstream_output
+    return upstream is not None and upstream.step_key != _NO_STEP
 
 
 def step_id(context: dg.OutputContext | dg.InputContext) -> tuple[str, str]:

@@ -25,7 +25,6 @@ from pyiceberg.table.update import (
     AssertDefaultSpecId,
     AssertLastAssignedFieldId,
     AssertRefSnapshotId,
-    AssertTableUUID,
     RemoveSnapshotRefUpdate,
     RemoveSnapshotsUpdate,
     SetSnapshotRefUpdate,
@@ -34,11 +33,11 @@ from pyiceberg.table.update import (
 )
 
 from dwh_assets.errors import ConfigurationError, ConflictError, DivergedError, NotFoundError
-from dwh_assets.iceberg.commit import commit_updates
 from dwh_assets.iceberg.modes.plan import ROWS_DELETED, ROWS_INSERTED, ROWS_UPDATED
 from dwh_assets.iceberg.pending import Move, Pending, own_snapshots, pending_changes
+from dwh_assets.iceberg.ref_commits import RefChange, commit_refs
 from dwh_assets.iceberg.schema_merge import merged_schema
-from dwh_assets.iceberg.snapshot import Request, current_updates, discard_metadata
+from dwh_assets.iceberg.snapshot import current_updates, discard_metadata
 
 _SHOWN = 5
 
@@ -73,19 +72,17 @@ def fast_forward(
     """
     found = branch_ref(table, branch)
     before, wanted = table.metadata.current_snapshot_id, head or found.snapshot_id
-    if _is_on_main(table, wanted):
+    if _is_on_main(table.metadata, wanted):
         left = drop_branch(table, branch, head=wanted) if drop else table
         return Published(left, branch, before, wanted, ())
 
-    def plan(table: Table) -> Request:
+    def decide(table: Table) -> RefChange:
         _require_head(table, branch, wanted)
         require_ahead(table, branch, base)
-        return _take_over(table, branch, drop=drop)
+        return _take_over(table, branch, wanted, drop=drop)
 
     snapshots = [s.snapshot_id for s in own_snapshots(table.metadata, table.snapshot_by_id(wanted))]
-    moved = commit_updates(
-        table.catalog, table, plan, landed=lambda found: _is_landed(found, wanted, branch, drop)
-    )
+    moved = commit_refs(table.catalog, table, decide)
     return Published(moved, branch, before, wanted, tuple(reversed(snapshots)))
 
 
@@ -103,15 +100,15 @@ def drop_branch(table: Table, branch: str, *, head: int | None = None, forget: b
     wanted = head or branch_ref(table, branch).snapshot_id
     gone: list[Snapshot] = []
 
-    def plan(table: Table) -> Request:
+    def decide(table: Table) -> RefChange:
         _require_head(table, branch, wanted)
         gone[:] = _only_on(table.metadata, branch) if forget else []
         updates: list[TableUpdate] = [RemoveSnapshotRefUpdate(ref_name=branch)]
         if gone:
             updates.append(RemoveSnapshotsUpdate(snapshot_ids=[s.snapshot_id for s in gone]))
-        return _unmoved(table, {branch: wanted}), tuple(updates)
+        return RefChange(_unmoved({branch: wanted}), updates, lambda metadata: branch not in metadata.refs)
 
-    left = commit_updates(table.catalog, table, plan, landed=lambda found: branch not in found.metadata.refs)
+    left = commit_refs(table.catalog, table, decide)
     _delete_manifests(left, gone)
     return left
 
@@ -188,13 +185,8 @@ def _ancestors(table: Table, branch: str) -> Iterator[Snapshot]:
     return iter(ancestors_of(table.snapshot_by_name(branch), table.metadata))
 
 
-def _is_on_main(table: Table, snapshot_id: int) -> bool:
-    line = ancestors_of(table.current_snapshot(), table.metadata)
-    return any(snapshot.snapshot_id == snapshot_id for snapshot in line)
-
-
-def _is_landed(table: Table, head: int, branch: str, drop: bool) -> bool:
-    return _is_on_main(table, head) and not (drop and branch in table.metadata.refs)
+def _is_on_main(metadata: TableMetadata, snapshot_id: int) -> bool:
+    return any(s.snapshot_id == snapshot_id for s in ancestors_of(metadata.current_snapshot(), metadata))
 
 
 def _only_on(metadata: TableMetadata, branch: str) -> list[Snapshot]:
@@ -218,20 +210,17 @@ def _require_head(table: Table, branch: str, head: int) -> None:
         )
 
 
-def _unmoved(table: Table, refs: dict[str, int]) -> tuple[TableRequirement, ...]:
-    return (
-        AssertTableUUID(uuid=table.metadata.table_uuid),
-        *(AssertRefSnapshotId(ref=name, snapshot_id=at) for name, at in refs.items()),
-    )
+def _unmoved(refs: dict[str, int]) -> list[TableRequirement]:
+    return [AssertRefSnapshotId(ref=name, snapshot_id=at) for name, at in refs.items()]
 
 
-def _take_over(table: Table, branch: str, *, drop: bool) -> Request:
-    """Ask for main to stand where the branch does, and for all that is pending on it."""
+def _take_over(table: Table, branch: str, head: int, *, drop: bool) -> RefChange:
+    """Ask for main to stand at the branch's head, and for all that is pending on it."""
     metadata = table.metadata
-    head, main = branch_ref(table, branch).snapshot_id, metadata.current_snapshot_id
+    main = metadata.current_snapshot_id
     schema, wanted = _wanted(table, branch)
     requirements: list[TableRequirement] = [
-        *_unmoved(table, {branch: head, **({MAIN_BRANCH: main} if main is not None else {})}),
+        *_unmoved({branch: head, **({MAIN_BRANCH: main} if main is not None else {})}),
         AssertCurrentSchemaId(current_schema_id=metadata.current_schema_id),
         AssertDefaultSpecId(default_spec_id=metadata.default_spec_id),
         AssertDefaultSortOrderId(default_sort_order_id=metadata.default_sort_order_id),
@@ -254,7 +243,11 @@ def _take_over(table: Table, branch: str, *, drop: bool) -> Request:
     ]
     if drop:
         updates.append(RemoveSnapshotRefUpdate(ref_name=branch))
-    return tuple(requirements), tuple(updates)
+    return RefChange(
+        requirements,
+        updates,
+        lambda metadata: _is_on_main(metadata, head) and not (drop and branch in metadata.refs),
+    )
 
 
 def _wanted(table: Table, branch: str) -> tuple[Schema | None, Pending]:

@@ -24,6 +24,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
+from dwh_assets.iceberg.refs import RefKind
 from dwh_assets.iceberg.versions import branch_history, moment
 from dwh_assets.versioning.misses import explain_missing_id, explain_missing_moment
 from dwh_assets.versioning.shown import ExpiredIntervals, shown_at
@@ -35,12 +36,16 @@ _VERSIONS_AGO = re.compile(r"(\d+) versions? ago", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ResolvedPoint:
-    """The snapshot that a point names: `described` says how it was found, `committed_at` when it was made."""
+    """The snapshot that a point names: `described` says how it was found, `committed_at` when it was made.
+
+    `by_main` tells that main's past decided, of which other branches may have had another one.
+    """
 
     table: str
     snapshot_id: int
     described: str
     committed_at: datetime
+    by_main: bool = False
 
 
 def resolve(table: Table, point: Point, ledger: ExpiredIntervals | None = None) -> ResolvedPoint:
@@ -68,6 +73,17 @@ def resolve(table: Table, point: Point, ledger: ExpiredIntervals | None = None) 
         f"{_name(table)}: {point!r} is no point in time.",
         remedy="Give a snapshot id, a tag or branch, a datetime, a date, an ISO text or 'N versions ago'.",
     )
+
+
+def resolve_ref(table: Table, name: str, kind: RefKind) -> ResolvedPoint:
+    """Return the snapshot of a tag or of a branch, whatever else its name may mean.
+
+    Raises `NotFoundError` that names those that there are.
+    """
+    ref = table.metadata.refs.get(name)
+    if ref is None or ref.snapshot_ref_type.value != kind:
+        raise _unknown_ref(table, name, kind)
+    return _by_id(table, ref.snapshot_id, None, f"{kind} {name}")
 
 
 def versions_of(metadata: TableMetadata, branch: str = MAIN_BRANCH) -> Iterator[Snapshot]:
@@ -131,7 +147,7 @@ def _by_time(table: Table, point: datetime, ledger: ExpiredIntervals | None) -> 
     snapshot = table.snapshot_by_id(shown.snapshot_id) if shown.known and shown.snapshot_id else None
     if snapshot is None:
         raise explain_missing_moment(table, at, shown)
-    return _found(table, snapshot, f"{MAIN_BRANCH} at {at.isoformat()}")
+    return _found(table, snapshot, f"{MAIN_BRANCH} at {at.isoformat()}", by_main=True)
 
 
 def _require_past(table: Table, at: datetime) -> None:
@@ -147,7 +163,8 @@ def _versions_ago(table: Table, count: int) -> ResolvedPoint:
     oldest, kept = _head(table), 0
     for kept, oldest in enumerate(versions_of(table.metadata)):
         if kept == count:
-            return _found(table, oldest, f"{count} version{'' if count == 1 else 's'} ago")
+            ago = f"{count} version{'' if count == 1 else 's'} ago"
+            return _found(table, oldest, ago, by_main=True)
     limit = "its first version is" if oldest.sequence_number == 1 else "the oldest that is kept on main is"
     raise NotFoundError(
         f"{_name(table)} has no version {count} versions ago: {limit} {kept} versions ago, "
@@ -163,19 +180,29 @@ def _head(table: Table) -> Snapshot:
     return head
 
 
-def _found(table: Table, snapshot: Snapshot, described: str) -> ResolvedPoint:
-    return ResolvedPoint(_name(table), snapshot.snapshot_id, described, moment(snapshot.timestamp_ms))
+def _found(table: Table, snapshot: Snapshot, described: str, *, by_main: bool = False) -> ResolvedPoint:
+    committed_at = moment(snapshot.timestamp_ms)
+    return ResolvedPoint(_name(table), snapshot.snapshot_id, described, committed_at, by_main)
 
 
 def _unknown(table: Table, text: str) -> NotFoundError:
-    names = sorted(table.metadata.refs)
-    close = get_close_matches(text, names, n=1, cutoff=0.5)
-    others = f"It has {', '.join(names)}." if names else "It has neither tags nor branches."
     return NotFoundError(
         f"{_name(table)} has no tag or branch {text!r}, and that is no snapshot id, no ISO date or time "
         "and not 'N versions ago'.",
-        remedy=f"Did you mean {close[0]!r}?" if close else others,
+        remedy=_meant(text, list(table.metadata.refs)),
     )
+
+
+def _unknown_ref(table: Table, name: str, kind: RefKind) -> NotFoundError:
+    names = [known for known, ref in table.metadata.refs.items() if ref.snapshot_ref_type.value == kind]
+    return NotFoundError(f"{_name(table)} has no {kind} {name!r}.", remedy=_meant(name, names))
+
+
+def _meant(text: str, names: list[str]) -> str:
+    close = get_close_matches(text, names, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"It has {', '.join(sorted(names))}." if names else "It has none."
 
 
 def _name(table: Table) -> str:

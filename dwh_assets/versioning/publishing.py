@@ -7,7 +7,6 @@ with the commit that publishes it. One whose audits fail is kept for some days, 
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,22 +19,20 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
-from pyiceberg.table.update import AssertRefSnapshotId, AssertTableUUID, SetSnapshotRefUpdate
 
 from dwh_assets.errors import (
     AuditFailedError,
-    CommitUnknownError,
     ConfigurationError,
     ConflictError,
     DivergedError,
+    DwhError,
     NotFoundError,
 )
 from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
-from dwh_assets.iceberg.commit import commit_updates
 from dwh_assets.iceberg.declaration import find_table, schema_after_write
 from dwh_assets.iceberg.pending import own_snapshots
+from dwh_assets.iceberg.refs import set_lifetime
 from dwh_assets.iceberg.results import IDEMPOTENCY_KEY, WriteResult
-from dwh_assets.iceberg.snapshot import Request
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.versioning.audits.candidate import AuditResult, Candidate
 from dwh_assets.versioning.audits.declarations import Audit, as_declared
@@ -181,7 +178,7 @@ class _Publisher:
         assert head is not None  # noqa: S101 - it has landed
         self.results = self._audited(Candidate(table, base, head))
         if not all(result.passed for result in self.results):
-            self._keep_for_people(table, head)
+            self._keep_for_people(table)
             raise self._failure(head)
         try:
             fast_forward(table, self.branch, head=head, base=base, drop=True)
@@ -210,26 +207,10 @@ class _Publisher:
         with suppress(NotFoundError):
             drop_branch(self.catalog.load_table(self.table), self.branch, head=head, forget=True)
 
-    def _keep_for_people(self, table: Table, head: int) -> None:
-        """Give the branch a lifetime: Iceberg counts it from the snapshot's own moment."""
-
-        def plan(found: Table) -> Request:
-            snapshot = found.snapshot_by_id(head)
-            age = int(time.time() * 1000) - snapshot.timestamp_ms if snapshot else 0
-            lifetime = max(age, 0) + int(self.keep.total_seconds() * 1000)
-            update = SetSnapshotRefUpdate(
-                ref_name=self.branch,
-                type=SnapshotRefType.BRANCH,
-                snapshot_id=head,
-                max_ref_age_ms=lifetime,
-                max_snapshot_age_ms=None,
-                min_snapshots_to_keep=None,
-            )
-            uuid_kept = AssertTableUUID(uuid=found.metadata.table_uuid)
-            return (uuid_kept, AssertRefSnapshotId(ref=self.branch, snapshot_id=head)), (update,)
-
-        with suppress(ConflictError, CommitUnknownError):  # it is kept in any case
-            commit_updates(self.catalog, table, plan, landed=lambda found: _has_lifetime(found, self.branch))
+    def _keep_for_people(self, table: Table) -> None:
+        """Give the branch an end; where that fails it is kept for ever."""
+        with suppress(DwhError):
+            set_lifetime(self.catalog, table, self.branch, self.keep)
 
     def _failure(self, head: int) -> AuditFailedError:
         failed = [result for result in self.results if not result.passed]
@@ -251,8 +232,3 @@ class _Publisher:
             f"published. The last time: {error.message}",
             remedy="Run it again when fewer writers are at work, or let them share a pool.",
         )
-
-
-def _has_lifetime(table: Table, branch: str) -> bool:
-    ref = table.metadata.refs.get(branch)
-    return ref is not None and ref.max_ref_age_ms is not None

@@ -43,6 +43,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
         answer["cpu_seconds"] = cpu_seconds() - cpu_before
         answer["peak_bytes"] = peak_bytes()
         answer["modules"] = list(sys.modules)
+        answer["stored_bytes"] = work.stored_bytes()
         if "facts" in stages:
             answer["facts"], answer["expected"] = work.facts(), work.expected()
             answer["figures"] = work.figures()

@@ -35,6 +35,7 @@ class Row:
     seconds: list[float] = field(default_factory=list)
     cpu_seconds: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
+    stored: list[int] = field(default_factory=list)
     empty_bytes: int | None = None
     facts: Facts | None = None
     figures: dict[str, float] = field(default_factory=dict)
@@ -47,8 +48,9 @@ class Row:
         peak = None
         if self.peaks and self.empty_bytes is not None:
             peak = (statistics.median(self.peaks) - self.empty_bytes) / 2**20
+        stored = statistics.median(self.stored) / 2**20 if self.stored else None
         seconds, cpu_seconds = statistics.median(self.seconds), statistics.median(self.cpu_seconds)
-        return Measured(seconds, cpu_seconds, peak, self.figures)
+        return Measured(seconds, cpu_seconds, peak, stored, self.figures)
 
 
 @dataclass
@@ -181,6 +183,8 @@ class _Run:
         row.cpu_seconds.append(answer["cpu_seconds"])
         if answer["peak_bytes"]:
             row.peaks.append(answer["peak_bytes"])
+        if answer["stored_bytes"]:
+            row.stored.append(answer["stored_bytes"])
         self._modules[row.contender.name] = answer["modules"]
         self._settings.say(f"  {row.contender.name}: {answer['seconds']:.2f} s")
         if "facts" in answer:

@@ -101,6 +101,10 @@ class Work(ABC):
         expected: Facts = json.loads((self.job.inputs / "expected.json").read_text())
         return expected
 
+    def stored_bytes(self) -> int | None:
+        """Return what lies in the store afterwards, with metadata; None where that is not the question."""
+        return None
+
     def close(self) -> None:  # noqa: B027 - most have nothing to end
         """End what `open` started."""
 
@@ -139,6 +143,7 @@ class Measured:
     # Of the contender's processes, not of a server beside it: steadier than seconds where others are at work.
     cpu_seconds: float
     peak_mib: float | None
+    stored_mib: float | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -203,6 +208,16 @@ def figure_at_most(name: str, limit: float, ours: str = "dwh_assets") -> Bar:
         return by_name[ours].figures.get(name) if ours in by_name else None
 
     return Bar(f"{ours}: {name} <= {limit:g}", limit, value, at_least=False)
+
+
+def stored_at_most_times(large: str, small: str, factor: float) -> Bar:
+    """One contender leaves at most `factor` times as many bytes behind as another."""
+
+    def value(by_name: Mapping[str, Measured]) -> float | None:
+        kept = [by_name[name].stored_mib if name in by_name else None for name in (large, small)]
+        return kept[0] / kept[1] if kept[0] and kept[1] else None
+
+    return Bar(f"bytes of {large} / {small} <= {factor:g}", factor, value, at_least=False)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dwh_tests.benchmarks.model import (
     figure_at_most,
     peak_below,
     rows_per_second,
+    stored_at_most_times,
     times_faster,
 )
 
@@ -22,6 +23,10 @@ _ORDER_KEYS, _LINE_KEYS = ("o_orderkey",), ("l_orderkey", "l_linenumber")
 
 def _append(size: Size) -> Task:
     return Task("lineitem")
+
+
+def _orders(size: Size) -> Task:
+    return Task("orders")
 
 
 def _append_by_day(size: Size) -> Task:
@@ -204,6 +209,39 @@ _ALL = (
         (Contender("dwh_assets", "comparing:Everywhere", {"rows": 60_000_000}),),
         (peak_below(1024),),
         _generated,
+    ),
+    Benchmark(
+        "time_travel",
+        "read the first row of 1 of 1,000 snapshots, by its moment, 20 times",
+        (
+            Contender("dwh_assets", "versions:FirstRow", {"travels": True}, prepared="table"),
+            Contender("current snapshot", "versions:FirstRow", {"travels": False}, prepared="table"),
+        ),
+        (at_most_times("dwh_assets", "current snapshot", 1.2),),
+        _orders,
+    ),
+    Benchmark(
+        "storage",
+        "upsert a share of lineitem's rows 100 times: bytes stored, metadata included, no maintenance",
+        (
+            # Folders are named without a percent sign, which a URI would take for an escape.
+            Contender("one version", "versions:Versions", {"versions": 0, "share": 0.0}, prepared="one"),
+            *(
+                Contender(
+                    f"100 x {share:.2%}",
+                    "versions:Versions",
+                    {"versions": 100, "share": share},
+                    once=True,
+                    prepared=f"share-{share}",
+                )
+                for share in (0.0005, 0.001)
+            ),
+        ),
+        (
+            stored_at_most_times("100 x 0.05%", "one version", 1.10),
+            stored_at_most_times("100 x 0.10%", "one version", 1.18),
+        ),
+        _append,
     ),
 )
 

@@ -61,6 +61,7 @@ def table(outcome: Outcome) -> str:
 
 _HEADER = (
     f"  {'':<26}{'median s':>10}{'min s':>9}{'max s':>9}{'runs':>6}{'cpu s':>9}{'ratio':>8}{'peak MiB':>10}"
+    f"{'stored':>10}"
 )
 
 
@@ -74,7 +75,8 @@ def _line(row: Row, ours: float | None) -> str:
     times = (
         f"{measured.seconds:>10.3f}{low:>9.3f}{high:>9.3f}{len(row.seconds):>6}{measured.cpu_seconds:>9.2f}"
     )
-    return f"  {row.contender.name:<26}{times}{ratio:>8}{peak:>10}"
+    stored = f"{measured.stored_mib:,.1f}" if measured.stored_mib is not None else ""
+    return f"  {row.contender.name:<26}{times}{ratio:>8}{peak:>10}{stored:>10}".rstrip()
 
 
 def _bars(outcome: Outcome) -> list[str]:
@@ -121,5 +123,6 @@ def _contender(row: Row) -> dict[str, Any]:
         "cpu_seconds": row.cpu_seconds,
         "median_seconds": measured.seconds if measured else None,
         "peak_mib_above_empty": measured.peak_mib if measured else None,
+        "stored_mib": measured.stored_mib if measured else None,
         "facts": row.facts,
     }

@@ -67,7 +67,7 @@ def run(
     result = job.execute_in_process(
         instance=shop.instance,
         asset_selection=[dg.AssetKey(key.split("/")) for key in keys],
-        run_config=QUIET,
+        run_config={**QUIET, **options.pop("run_config", {})},
         raise_on_error=expect_success,
         **options,
     )
@@ -208,6 +208,50 @@ def test_inputs_previous_and_options_reach_the_function(shop: Lake) -> None:
     assert [row["id"] for row in shop.rows("shop.prices")] == [0, 1]
     assert shop.rows("mart.report") == [{"id": 2, "prices": 2}, {"id": 3, "prices": 2}]
     assert [row["id"] for row in shop.rows("shop.first")] == [1, 2]
+
+
+def test_an_input_is_read_at_the_version_that_yaml_or_the_run_names(shop: Lake) -> None:
+    yaml = f"""
+        type: dwh_assets.components.IcebergTable
+        attributes: {{table: shop.orders, compute: {COMPUTED}.orders}}
+        ---
+        type: dwh_assets.components.IcebergTable
+        attributes: {{table: shop.prices, compute: {COMPUTED}.growing}}
+        ---
+        type: dwh_assets.components.IcebergTable
+        attributes:
+          table: mart.report
+          compute: {COMPUTED}.report
+          write_mode: overwrite
+          inputs:
+            orders: {{table: shop.orders, where: id > 2}}
+            prices: {{table: shop.prices, as_of: 1 version ago}}
+        """
+    with loaded(yaml, shop.resources) as definitions:
+        run(shop, definitions, "iceberg/shop/orders")
+        for _ in range(3):
+            run(shop, definitions, "iceberg/shop/prices")
+        run(shop, definitions, "iceberg/mart/report")
+        assert [row["prices"] for row in shop.rows("mart.report")] == [2]
+        pin = {"ops": {"iceberg__mart__report": {"inputs": {"prices": {"as_of": "2 versions ago"}}}}}
+        run(shop, definitions, "iceberg/mart/report", run_config=pin)
+        assert [row["prices"] for row in shop.rows("mart.report")] == [1]
+
+
+def test_previous_is_the_table_of_the_moment_that_a_run_reads(shop: Lake) -> None:
+    yaml = f"""
+        type: dwh_assets.components.IcebergTable
+        attributes: {{table: shop.prices, compute: {COMPUTED}.growing}}
+        """
+    with loaded(yaml, shop.resources) as definitions:
+        for _ in range(3):
+            run(shop, definitions, "iceberg/shop/prices")
+        run(shop, definitions, "iceberg/shop/prices", tags={"dwh/as_of": "1 version ago"})
+    refs = shop.metadata("shop.prices")["refs"]
+    aside = refs["as-of-1-version-ago"]["snapshot-id"]
+    written = shop.iceberg.load_table("shop.prices").scan(snapshot_id=aside)
+    assert sorted(written.to_arrow()["id"].to_pylist()) == [0, 1, 2]
+    assert [row["id"] for row in shop.rows("shop.prices")] == [0, 1, 2]
 
 
 def test_templates_are_resolved_and_other_texts_stay_texts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,6 +143,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("stream.commit_rows is 0", "greater"),
     ),
     "partitions of an append": ("> overwrite: partitions", ("overwrite says what", "not append")),
+    "two versions": ("> inputs: {orders: {tag: q3, branch: trial}}", ("inputs", "tag and branch say twice")),
     "unknown input": ("> inputs: {prices: {}}", ("inputs", "prices", "no input")),
 }
 

@@ -56,6 +56,7 @@ class Lake:
         partition: str | None = None,
         between: tuple[str, str] | None = None,
         tags: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
         expect_success: bool = True,
     ) -> dg.ExecuteInProcessResult:
         """Materialize, as one run: everything, or what is selected; one partition, or a range of them."""
@@ -67,7 +68,7 @@ class Lake:
             selection=None if select is None else dg.AssetSelection.assets(*select),
             partition_key=partition,
             tags={**in_range, **(tags or {})},
-            run_config=QUIET,
+            run_config={**QUIET, **(config or {})},
             raise_on_error=expect_success,
         )
         assert result.success is expect_success

@@ -159,7 +159,11 @@ class _OpenFile:
             raise pa.ArrowInvalid(f"{self._file.file_path}: {error}") from error
         mapping = self._metadata.name_mapping()
         self._known = pyarrow_to_schema(self._physical, mapping, downcast_ns_timestamp_to_us=True)
-        self._absent = _values_of_partition(self._metadata, self._file, self._columns, self._known)
+        self._absent = _values_of_absent(self._metadata, self._file, self._columns, self._known)
+        self._fillable = pa.schema(
+            field.with_nullable(field.nullable or column.field_id in self._absent)
+            for field, column in zip(self._target, self._columns.fields, strict=True)
+        )
         asked = set(_top_level(self._columns))
         # Without any column, a batch would not even know its number of rows.
         self._present = [f.name for f in self._known.fields if f.field_id in asked]
@@ -180,8 +184,8 @@ class _OpenFile:
     def aligned(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Bring rows of the file into the asked columns."""
         path = self._file.file_path
-        found = align_by_id(align(batch, self._with_ids, path), self._target, path)
-        return _with_values(found, self._absent)
+        found = align_by_id(align(batch, self._with_ids, path), self._fillable, path)
+        return _with_values(found, self._absent).cast(self._target)
 
 
 def _asks_for_uuids(where: BooleanExpression, columns: Schema) -> bool:
@@ -194,12 +198,17 @@ def _top_level(schema: Schema) -> list[int]:
     return [field.field_id for field in schema.fields]
 
 
-def _values_of_partition(
+def _values_of_absent(
     metadata: TableMetadata, file: DataFile, columns: Schema, known: Schema
 ) -> dict[int, Any]:
-    """Return by field id what only the partition says: files that came from Hive lack such columns."""
+    """Return by field id what a file need not say: its partition, if it came from Hive, and defaults."""
     spec = metadata.specs()[file.spec_id]
-    return {
+    defaults = {
+        field.field_id: field.initial_default
+        for field in columns.fields
+        if field.initial_default is not None and field.field_id not in known.field_ids
+    }
+    return defaults | {
         field.source_id: file.partition[position]
         for position, field in enumerate(spec.fields)
         if isinstance(field.transform, IdentityTransform)
@@ -220,9 +229,9 @@ def _with_values(batch: pa.RecordBatch, values: dict[int, Any]) -> pa.RecordBatc
 
 
 def _scalar(value: Any, arrow: pa.DataType) -> pa.Scalar:
-    """Turn a partition value, moments as counts of days or microseconds, into a value of the column."""
-    if pa.types.is_date(arrow):
+    """Turn a value into one of the column; partitions tell moments as counts of days or microseconds."""
+    if isinstance(value, int) and pa.types.is_date(arrow):
         return pa.scalar(value, pa.int32()).cast(arrow)
-    if pa.types.is_timestamp(arrow) or pa.types.is_time(arrow):
+    if isinstance(value, int) and pa.types.is_temporal(arrow):
         return pa.scalar(value, pa.int64()).cast(arrow)
     return pa.scalar(value, arrow)

@@ -63,7 +63,7 @@ def live_rows(
             )
     files = tuple(task.file for task in tasks)
     paths = [local_file(file.file_path) for file in files]
-    if all(paths) and _finds_columns(table) and _keeps_names(table, schema):
+    if all(paths) and _finds_columns(table) and _keeps_names(table, schema) and not _has_defaults(schema):
         query = _local_query(paths, files, schema)
     else:
         query = _streamed_query(connection, table, files, schema)
@@ -115,6 +115,11 @@ def _keeps_names(table: Table, schema: Schema) -> bool:
             if paths.setdefault(field_id, path) != path or ids.setdefault(path, field_id) != field_id:
                 return False
     return True
+
+
+def _has_defaults(schema: Schema) -> bool:
+    """Tell whether a file may lack a column and still have values of it."""
+    return any(column.initial_default is not None for column in schema.fields)
 
 
 def _local_query(paths: list[str | None], files: tuple[DataFile, ...], schema: Schema) -> LiveRows:

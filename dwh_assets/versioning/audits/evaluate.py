@@ -9,7 +9,7 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.schema import Schema
 
-from dwh_assets.iceberg.bounded import bounded_duckdb
+from dwh_assets.iceberg import compute
 from dwh_assets.iceberg.row_counts import total_rows
 from dwh_assets.iceberg.scan import scan
 from dwh_assets.iceberg.sql import quote_identifier
@@ -116,7 +116,7 @@ def _of_rows(
     """Judge each changed row by itself; only the columns that this needs are read, all for a sample."""
     count_sql = f"SELECT count(*) FROM _rows WHERE {failing_sql}"
     sample_sql = f"SELECT * FROM _rows WHERE {failing_sql} LIMIT ?"
-    with bounded_duckdb() as connection:
+    with compute.isolated() as connection:
         connection.register("_declared", pa.table(dict(declared or {"none": [None]})))
         connection.register("_rows", candidate.changed(columns))
         failing = (connection.execute(count_sql).fetchone() or (0,))[0]
@@ -132,7 +132,7 @@ def _(audit: Unique, candidate: Candidate) -> AuditResult:
     names_sql = [quote_identifier(column) for column in audit.columns]
     keys_sql = ", ".join(names_sql)
     complete_sql = " AND ".join(f"{name_sql} IS NOT NULL" for name_sql in names_sql)
-    with bounded_duckdb() as connection:
+    with compute.isolated() as connection:
         connection.register("_rows", candidate.changed(audit.columns))
         connection.execute(
             f"CREATE TABLE _keys AS SELECT DISTINCT {keys_sql} FROM _rows WHERE {complete_sql}"

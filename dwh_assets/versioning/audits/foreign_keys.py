@@ -9,7 +9,7 @@ from pyiceberg.table import Table
 from pyiceberg.types import DecimalType, DoubleType, FloatType, IcebergType, IntegerType, LongType
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
-from dwh_assets.iceberg.bounded import bounded_duckdb
+from dwh_assets.iceberg import compute
 from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.scan import read, scan
 from dwh_assets.iceberg.sql import qualified, quote_identifier
@@ -60,7 +60,7 @@ def result_of(audit: ForeignKey, candidate: Candidate) -> AuditResult:
     pairs = zip(audit.columns, audit.referenced, strict=True)
     equal_sql = " AND ".join(f"{qualified('_keys', a)} = {qualified('_parent', b)}" for a, b in pairs)
     parent, snapshot_id = _referenced(audit, candidate)
-    with bounded_duckdb() as connection:
+    with compute.isolated() as connection:
         connection.register("_rows", candidate.changed(audit.columns))
         connection.execute(
             f"CREATE TABLE _keys AS SELECT {keys_sql}, count(*) AS _times"

@@ -12,7 +12,7 @@ from pyiceberg.schema import Schema
 from sqlglot import exp
 
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.iceberg.bounded import bounded_duckdb
+from dwh_assets.iceberg import compute
 from dwh_assets.iceberg.faults import first_line
 from dwh_assets.iceberg.sql import quote_identifier
 from dwh_assets.versioning.audits.candidate import SAMPLE_ROWS, AuditResult, Candidate
@@ -27,7 +27,7 @@ def require_sound(audit: Sql, schema: Schema, table: str) -> None:
     Raises `ConfigurationError` that says what DuckDB says.
     """
     empty = schema_to_pyarrow(schema, include_field_ids=False).empty_table()
-    with bounded_duckdb(reads_files=False) as connection:
+    with compute.isolated(reads_files=False) as connection:
         for name in _TABLES:
             connection.register(name, empty)
         try:
@@ -61,7 +61,7 @@ def result_of(audit: Sql, candidate: Candidate) -> AuditResult:
         "main": candidate.old,
         "changed": candidate.changed,
     }
-    with bounded_duckdb(reads_files=False) as connection:
+    with compute.isolated(reads_files=False) as connection:
         query_sql = _select(connection, audit, candidate.name)
         for name in _read_by(query_sql):
             connection.register("_arriving", streams[name]())

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table.snapshots import Operation
+from pyiceberg.types import DateType, StringType
 
 from dwh_assets.errors import ConfigurationError, NotFoundError, UnsupportedError
 from dwh_assets.iceberg.commit import commit
@@ -380,6 +381,21 @@ def test_columns_are_found_by_id_under_their_latest_names(lake: Lake) -> None:
         # The row that was written anew has lost its note.
         assert counts(diff) == (0, 1, 1)
         assert diff.changes().schema.names[:3] == ["id", "amount", "note"]
+
+
+def test_an_added_column_has_its_default_in_older_rows(lake: Lake) -> None:
+    first = append(lake, orders(range(4)))
+    with lake.table.update_schema() as change:
+        change.add_column("state", StringType(), default_value="open")
+        change.add_column("day", DateType(), default_value=dt.date(2024, 5, 6))
+    changed = orders([1, 2], state=["shut", "open"], day=dt.date(2024, 5, 6))
+    second = upsert(lake, changed, detect_unchanged=False)
+    with compare(lake.table, first, second, keys=KEYS) as diff:
+        images = diff.changes().read_all().to_pylist()
+    assert [(row["id"], row["state"], row["day"]) for row in images] == [
+        (1, "open", dt.date(2024, 5, 6)),
+        (1, "shut", dt.date(2024, 5, 6)),
+    ]
 
 
 def test_values_of_every_type_are_compared(lake: Lake) -> None:
