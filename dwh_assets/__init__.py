@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dwh_assets.config import CatalogConfig, IcebergWriterConfig
     from dwh_assets.iceberg.catalogs.load import load_catalog
+    from dwh_assets.iceberg.diff.version_diff import VersionDiff
     from dwh_assets.iceberg.results import WriteResult
     from dwh_assets.iceberg.write import IcebergWriter
     from dwh_assets.versioning.store import VersionedDataStore
@@ -21,6 +22,7 @@ __all__ = [
     "IcebergWriter",
     "IcebergWriterConfig",
     "SyncResult",
+    "VersionDiff",
     "VersionedDataStore",
     "WriteResult",
     "load_catalog",
@@ -32,6 +34,7 @@ _MODULES = {
     "IcebergWriter": "iceberg.write",
     "IcebergWriterConfig": "config",
     "SyncResult": "warehouses.base",
+    "VersionDiff": "iceberg.diff.version_diff",
     "VersionedDataStore": "versioning.store",
     "WriteResult": "iceberg.results",
     "load_catalog": "iceberg.catalogs.load",

@@ -47,6 +47,7 @@ from dwh_assets.iceberg.files.data_files import FileTarget
 from dwh_assets.iceberg.files.layout import write_batches
 from dwh_assets.iceberg.files.partition_set import PartitionSet
 from dwh_assets.iceberg.filters import filter_expression, matches
+from dwh_assets.iceberg.keys import key_property
 from dwh_assets.iceberg.matching.source_rows import SourceRows
 from dwh_assets.iceberg.modes.merge import Merge
 from dwh_assets.iceberg.modes.merge_clauses import (
@@ -398,10 +399,9 @@ class _Write:
         seen = at_branch(table, self._config.branch)
         planned = self._planned = mode.plan(seen, self._config.branch)
         shape = self._planned_shape = shape.relaxed(self._target.nulls)
+        declared = {**key_property(shape.schema, self._config.key_columns), **self._config.table_properties}
         new_properties = {
-            key: value
-            for key, value in self._config.table_properties.items()
-            if seen.metadata.properties.get(key) != value
+            key: value for key, value in declared.items() if seen.metadata.properties.get(key) != value
         }
         # A stream's offset moves on even where its rows change nothing.
         moves = planned.changes_files or shape.changes or new_properties or self._position

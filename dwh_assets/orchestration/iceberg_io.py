@@ -30,6 +30,7 @@ from dwh_assets.iceberg.versions import at_branch, branch_start, logical_snapsho
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration import step
 from dwh_assets.orchestration.auditing import audit_failure, audits_summary, report_audits
+from dwh_assets.orchestration.changes import changes_metadata
 from dwh_assets.orchestration.declarations import (
     as_run_decided,
     audit_declarations,
@@ -238,7 +239,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         }
         if aside:
             metadata = aside_metadata(metadata, writer.config.branch, declared_branch)
-        context.add_output_metadata(metadata)
+        context.add_output_metadata({**metadata, **changes_metadata(table, result)})
         if keys and not aside:
             self._count_partitions(context, table, result, keys)
         context.log.info(metadata["dwh/summary"].value)

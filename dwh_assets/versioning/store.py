@@ -4,11 +4,13 @@ store = VersionedDataStore(catalog)
 store.create_version("sales.orders", tag="q3")
 store.time_travel("sales.orders", "q3")                      # pandas
 store.scan("sales.orders", "2026-01-03", columns=["id"])     # Arrow batches, in bounded memory
+diff = store.compare_versions("sales.orders", "q3", None)    # diff.rows_added, diff.changes(), …
+store.rollback("sales.orders", to="q3")
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,16 +20,31 @@ from pyiceberg.expressions import BooleanExpression
 from pyiceberg.table import DataScan, Table
 
 from dwh_assets.config import CatalogConfig
-from dwh_assets.errors import NotFoundError
+from dwh_assets.errors import ConfigurationError, NotFoundError
 from dwh_assets.iceberg import refs
 from dwh_assets.iceberg.arrow.frames import read_as
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.declaration import find_table
+from dwh_assets.iceberg.diff.compare import compare, own_keys
+from dwh_assets.iceberg.diff.version_diff import VersionDiff
 from dwh_assets.iceberg.faults import explained
 from dwh_assets.iceberg.refs import Ref
+from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.scan import read, scan
+from dwh_assets.ledger import Ledger
+from dwh_assets.versioning import branches, releases
+from dwh_assets.versioning.branches import Published
+from dwh_assets.versioning.cherry_pick import cherry_pick
+from dwh_assets.versioning.graph import GraphRollback, plan_rollback, plan_undo
+from dwh_assets.versioning.graph_apply import GraphResult, apply_rollback, resume_rollback
 from dwh_assets.versioning.history import Version, history
+from dwh_assets.versioning.impact import Impact, impact
+from dwh_assets.versioning.lineage import Lineage, lineage
 from dwh_assets.versioning.points import Point, ResolvedPoint, resolve
+from dwh_assets.versioning.releases import Release, ReleaseComparison
+from dwh_assets.versioning.replicas import Replica
+from dwh_assets.versioning.restore import restore
+from dwh_assets.versioning.rollback import TableRollback, rollback
 from dwh_assets.versioning.shown import ExpiredIntervals
 
 if TYPE_CHECKING:
@@ -36,6 +53,7 @@ if TYPE_CHECKING:
     import polars
 
 VERSION_TAG = "version-"
+Replicas = Mapping[str, Replica] | None
 _Frame = TypeVar("_Frame")
 
 
@@ -43,7 +61,9 @@ class VersionedDataStore:
     """The tables of one catalog as versions: every point in time is named as `points.resolve` says.
 
     `catalog` is an open one, or what `load_catalog` takes. `ledger` knows which snapshots were expired, by
-    what, and when they were shown: with it a miss can say more, and moments around it can be told.
+    what, and when they were shown: with it a miss can say more, and moments around it can be told. A
+    `ledger.Ledger` also journals what spans many tables: rollbacks of a graph, and releases. `replicas`, by
+    name, are the copies that go along with their tables.
     """
 
     def __init__(
@@ -123,6 +143,118 @@ class VersionedDataStore:
         """Forget a branch and what only it has; never main. Raises what `refs.drop_branch` raises."""
         with explained(table, self.catalog.name):
             refs.drop_branch(self.catalog, self.load_table(table), name)
+
+    def publish(self, table: str, branch: str) -> Published:
+        """Let main take over a branch that goes on from where main is; see `branches.fast_forward`."""
+        with explained(table, self.catalog.name):
+            return branches.fast_forward(self.load_table(table), branch)
+
+    def cherry_pick(self, table: str, source: str | int) -> Published:
+        """Append to main what a branch, or one of its snapshots, appended; see `cherry_pick.cherry_pick`."""
+        with explained(table, self.catalog.name):
+            return cherry_pick(self.load_table(table), source)
+
+    # --- Comparing ---
+
+    def compare_versions(
+        self, table: str, v1: Point, v2: Point = None, keys: Sequence[str] | None = None
+    ) -> VersionDiff:
+        """Compare two versions exactly; see `diff.compare.compare` and `VersionDiff`.
+
+        Rows are told apart by `keys`; None means the table's own key (identifier fields, or the key columns
+        that it is written with), and a multiset where it has none or one version lacks a column of it.
+        `keys=[]` is a multiset. Raises what `points.resolve` and `compare` raise.
+        """
+        loaded = self.load_table(table)
+        before, after = (resolve(loaded, point, self.ledger).snapshot_id for point in (v1, v2))
+        chosen = own_keys(loaded, before, after) if keys is None else keys
+        with explained(table, self.catalog.name):
+            return compare(loaded, before, after, keys=chosen)
+
+    # --- Getting back ---
+
+    def rollback(
+        self,
+        table: str,
+        to: Point,
+        *,
+        expected_head: int | None = None,
+        allow_lost: bool = False,
+        dry_run: bool = False,
+    ) -> TableRollback:
+        """Set main of one table back to a point, and tag the head that it leaves; see `rollback.rollback`."""
+        snapshot_id = self.resolve(table, to).snapshot_id
+        return rollback(
+            self.catalog,
+            table,
+            snapshot_id,
+            expected_head=expected_head,
+            allow_lost=allow_lost,
+            dry_run=dry_run,
+        )
+
+    def restore(self, table: str, to: Point, where: str | BooleanExpression | None = None) -> WriteResult:
+        """Bring back the rows of a filter as they were, as one new snapshot; see `restore.restore`."""
+        return restore(self.catalog, table, self.resolve(table, to).snapshot_id, where)
+
+    def plan_rollback(self, table: str, to: Point, replicas: Replicas = None) -> GraphRollback:
+        """Plan to bring a table back, with all that was computed from it and every replica.
+
+        Nothing changes until `apply_rollback`; see `graph.plan_rollback`.
+        """
+        return plan_rollback(self.catalog, table, self.resolve(table, to).snapshot_id, replicas)
+
+    def apply_rollback(
+        self, plan: GraphRollback, replicas: Replicas = None, *, allow_lost: bool = False
+    ) -> GraphResult:
+        """Do what was planned; see `graph_apply.apply_rollback`."""
+        return apply_rollback(self.catalog, plan, self._journal, replicas, allow_lost=allow_lost)
+
+    def resume_rollback(self, operation_id: str, replicas: Replicas = None) -> GraphResult:
+        """Go on with an interrupted rollback, or with its parts that failed."""
+        return resume_rollback(self.catalog, self._journal, operation_id, replicas)
+
+    def undo_rollback(self, operation_id: str, replicas: Replicas = None) -> GraphRollback:
+        """Plan to bring every table of an earlier rollback to where it was before."""
+        return plan_undo(self.catalog, self._journal, operation_id, replicas)
+
+    # --- Lineage ---
+
+    def lineage(self, table: str, point: Point = None) -> Lineage:
+        """Return which versions of which inputs made a version, recursively; see `lineage.lineage`."""
+        return lineage(self.catalog, table, self.resolve(table, point).snapshot_id)
+
+    def impact(self, table: str, point: Point = None, replicas: Replicas = None) -> Impact:
+        """Return what was made from a version, recursively; see `impact.impact`."""
+        return impact(self.catalog, table, self.resolve(table, point).snapshot_id, replicas=replicas)
+
+    # --- Releases ---
+
+    def create_release(
+        self, name: str, tables: Sequence[str] | None = None, replicas: Replicas = None
+    ) -> Release:
+        """Fix one name over what main of many tables shows now; see `releases.create_release`."""
+        return releases.create_release(self.catalog, self._journal, name, tables, replicas=replicas)
+
+    def resume_release(self, name: str) -> Release:
+        """Finish a release that was interrupted."""
+        return releases.resume_release(self.catalog, self._journal, name)
+
+    def list_releases(self) -> list[Release]:
+        """Return the finished releases, oldest first."""
+        return releases.list_releases(self._journal)
+
+    def drop_release(self, name: str) -> None:
+        """Forget a release with its tags; snapshots stay until expiry."""
+        releases.drop_release(self.catalog, self._journal, name)
+
+    def compare_releases(self, before: str, after: str) -> ReleaseComparison:
+        """Return which tables came, went and changed; `compare_versions` tells their rows."""
+        return releases.compare_releases(self._journal, before, after)
+
+    def rollback_release(self, name: str, replicas: Replicas = None) -> GraphRollback:
+        """Plan to bring every table of a release back to it; `apply_rollback` does it."""
+        return releases.plan_release_rollback(self.catalog, self._journal, name, replicas)
 
     # --- Reading ---
 
@@ -205,6 +337,16 @@ class VersionedDataStore:
                 remedy="Name it as namespace.table; catalog.list_tables(namespace) lists what is there.",
             )
         return loaded
+
+    @property
+    def _journal(self) -> Ledger:
+        """The ledger, where what spans many tables is journalled."""
+        if isinstance(self.ledger, Ledger):
+            return self.ledger
+        raise ConfigurationError(
+            "What spans many tables is journalled, and this store has no ledger.",
+            remedy="Give it one: VersionedDataStore(catalog, ledger=Ledger('sqlite:///ledger.db')).",
+        )
 
     def _resolved(self, table: str, point: Point) -> tuple[Table, ResolvedPoint]:
         loaded = self.load_table(table)

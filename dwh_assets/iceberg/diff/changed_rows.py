@@ -15,7 +15,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from dwh_assets.iceberg import compute
-from dwh_assets.iceberg.diff.netting import CHANGE, NettingSql
+from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, NettingSql
 from dwh_assets.iceberg.diff.rows import weighted_rows
 from dwh_assets.iceberg.diff.slots import SlottedRows
 from dwh_assets.iceberg.diff.weights import WeightedFile, rows_to_read
@@ -48,12 +48,21 @@ class ChangedRows:
 
     @cached_property
     def counts(self) -> Counter[str]:
-        """How many rows changed, by type of change."""
+        """How many rows changed, by type of change; where all came, or all went, no row is read for it."""
+        if only := self._only_one_way():
+            return only
         counted: Counter[str] = Counter()
         for changed in self.tables():
             for found in pc.value_counts(changed[CHANGE]).to_pylist():
                 counted[found["values"]] += found["counts"]
         return counted
+
+    def _only_one_way(self) -> Counter[str] | None:
+        """Count rows by their files, where no row can be the other side of another one."""
+        if any(file.delete_files for file in self.files) or len({file.whole > 0 for file in self.files}) > 1:
+            return None
+        rows = sum(file.whole * int(file.file.record_count) for file in self.files)
+        return Counter({INSERT if rows > 0 else DELETE: abs(rows)})
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the changed rows, with `_change` and `_pair`; rows of one key are in one table."""

@@ -17,6 +17,7 @@ from dwh_assets.iceberg.diff.file_changes import file_changes
 from dwh_assets.iceberg.diff.route import Route, find_route
 from dwh_assets.iceberg.diff.version_diff import VersionDiff
 from dwh_assets.iceberg.diff.weights import WeightedFile, net, rows_to_read
+from dwh_assets.iceberg.keys import known_keys
 
 
 def compare(
@@ -48,6 +49,12 @@ def compare(
         keys=tuple(keys or ()),
         reading_notes=notes,
     )
+
+
+def own_keys(table: Table, before: int | None, after: int) -> list[str]:
+    """Return the columns by which the table's rows are told apart, if both versions have them."""
+    schemas = (schema_of(table.metadata, known) for known in (after, before) if known is not None)
+    return known_keys(table.metadata, *schemas)
 
 
 def _require_snapshot(table: Table, snapshot_id: int | None) -> None:
