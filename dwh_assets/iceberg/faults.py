@@ -109,12 +109,12 @@ def _explanation(error: Exception, table: str, catalog: str) -> DwhError | None:
     if is_full(error):
         return UnavailableError(
             f"{table}: there is no room left to write: {said}.",
-            remedy="Free space (temporary files count, too) or raise the quota, then run the write again.",
+            remedy="Free space (temporary files count, too) or raise the quota, then try again.",
         )
     if is_denied(error):
         return ConfigurationError(
             f"{table}: its location may not be written, or read: {said}.",
-            remedy="Grant access to the table's location and to the catalog, then run the write again.",
+            remedy="Grant access to the table's location and to the catalog, then try again.",
         )
     if isinstance(error, FileNotFoundError) or _says(error, _GONE_TEXTS):
         return NotFoundError(
@@ -124,12 +124,12 @@ def _explanation(error: Exception, table: str, catalog: str) -> DwhError | None:
     if is_silence(error):
         return UnavailableError(
             f"{table}: catalog {catalog!r} does not answer: {said}.",
-            remedy="Check its uri, and that it is running and reachable; then run the write again.",
+            remedy="Check its uri, and that it is running and reachable; then try again.",
         )
     if isinstance(error, OSError | duckdb.IOException):
         return UnavailableError(
             f"{table}: its store does not answer: {said}.",
-            remedy="Check that it is running and reachable, then run the write again.",
+            remedy="Check that it is running and reachable, then try again.",
         )
     return None
 

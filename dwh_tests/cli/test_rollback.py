@@ -8,6 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from dwh_assets.ledger import Ledger
+from dwh_assets.versioning.graph import plan_rollback
+from dwh_assets.versioning.graph_apply import apply_rollback
 from dwh_assets.warehouses.duckdb import DuckDBWarehouse
 from dwh_tests.cli.conftest import Dwh, Told, called, environment_of, ids
 from dwh_tests.iceberg.conftest import TABLE, Lake
@@ -142,3 +145,18 @@ def test_a_file_of_replicas_that_is_held_is_told_before_anything_changes(
         held = run(graph, str(generations[0][RAW]), "--graph", "--yes", "--json")
     assert (held.error["type"], held.code) == ("UnavailableError", 3)
     assert heads(graph) == generations[1]
+
+
+def test_what_failed_is_resumed(graph: GraphLake, generations: list[dict[str, int]]) -> None:
+    replica = DuckDBWarehouse(replica_file(graph), wait_seconds=0.2).replica(RAW)
+    graph.replicas["replicas"] = replica
+    replicas = {"duckdb/shop/raw": replica}
+    plan = plan_rollback(graph.catalog, RAW, generations[0][RAW], replicas)
+    with held_open(graph, "replicas"):
+        ledger = Ledger(f"sqlite:///{graph.folder}/lake/ledger.db")
+        begun = apply_rollback(graph.catalog, plan, ledger, replicas)
+    assert begun.operation.open_items == ("replica duckdb/shop/raw",)
+    resumed = run(graph, "--resume", begun.operation.id, "--json")
+    assert (resumed.code, resumed.json["operation"]) == (0, begun.operation.id)
+    assert resumed.json["not_brought_back"] == {}
+    assert replica_ids(graph, RAW) == [1]

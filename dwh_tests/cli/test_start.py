@@ -9,7 +9,7 @@ import dwh_assets
 from dwh_tests.cli.conftest import environment_of, ids, process
 from dwh_tests.iceberg.conftest import TABLE, Lake
 
-COMMANDS = ("history", "show", "diff", "tag", "branch", "publish", "rollback", "lineage", "doctor")
+COMMANDS = ("history", "show", "diff", "tag", "branch", "publish", "rollback", "release", "lineage", "doctor")
 HEAVY = {"dagster", "duckdb", "numpy", "pandas", "pyarrow", "pydantic", "pyiceberg", "sqlalchemy", "sqlglot"}
 
 
