@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -14,11 +14,21 @@ import pyarrow.compute as pc
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
-from dwh_assets.iceberg.diff.netting import CHANGE, NettingSql
+from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, UPDATE_AFTER, NettingSql
 from dwh_assets.iceberg.diff.rows import weighted_rows
 from dwh_assets.iceberg.diff.slots import SlottedRows
 from dwh_assets.iceberg.diff.weights import WeightedFile, rows_to_read
 from dwh_assets.iceberg.engine import open_engine
+
+_COUNTED = (INSERT, DELETE, UPDATE_AFTER)
+
+
+class Counts(NamedTuple):
+    """How many rows came, went, and were updated."""
+
+    added: int = 0
+    removed: int = 0
+    modified: int = 0
 
 
 @dataclass
@@ -47,13 +57,14 @@ class ChangedRows:
         return SlottedRows(batches, rows_to_read(self.files), self._resources)
 
     @cached_property
-    def counts(self) -> Counter[str]:
-        """How many rows changed, by type of change."""
-        counted: Counter[str] = Counter()
-        for changed in self.tables():
-            for found in pc.value_counts(changed[CHANGE]).to_pylist():
-                counted[found["values"]] += found["counts"]
-        return counted
+    def counts(self) -> Counts:
+        """How many rows changed."""
+        if not self.files:
+            return Counts()
+        if self._rows.in_memory:  # where the rows themselves are at hand
+            return Counts(*(sum(_count(table, kind) for table in self._few) for kind in _COUNTED))
+        each = [self._run(self._sql.counts_sql, chunk).fetchone() or () for chunk in self._rows.chunks()]
+        return Counts(*map(sum, zip(*each, strict=True)))
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the changed rows, with `_change` and `_pair`; rows of one key are in one table."""
@@ -67,7 +78,18 @@ class ChangedRows:
         """What was netted of rows that are all in memory."""
         return [self._net(chunk) for chunk in self._rows.chunks()]
 
+    @property
+    def _sql(self) -> NettingSql:
+        return NettingSql.of(self.columns, self.keys)
+
     def _net(self, chunk: pa.Table) -> pa.Table:
+        return self._run(self._sql.changes_sql, chunk).to_arrow_table()
+
+    def _run(self, query_sql: str, chunk: pa.Table) -> duckdb.DuckDBPyConnection:
         cursor = self.connection.cursor()
         cursor.register("chunk", chunk)
-        return cursor.execute(NettingSql.of(self.columns, self.keys).changes_sql).to_arrow_table()
+        return cursor.execute(query_sql)
+
+
+def _count(changed: pa.Table, kind: str) -> int:
+    return int(pc.sum(pc.equal(changed[CHANGE], kind)).as_py() or 0)
