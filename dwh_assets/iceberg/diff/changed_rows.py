@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -15,10 +15,20 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from dwh_assets.iceberg import compute
-from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, NettingSql
+from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, UPDATE_AFTER, NettingSql
 from dwh_assets.iceberg.diff.rows import weighted_rows
 from dwh_assets.iceberg.diff.slots import SlottedRows
 from dwh_assets.iceberg.diff.weights import WeightedFile, rows_to_read
+
+_COUNTED = (INSERT, DELETE, UPDATE_AFTER)
+
+
+class Counts(NamedTuple):
+    """How many rows came, went, and were updated."""
+
+    added: int = 0
+    removed: int = 0
+    modified: int = 0
 
 
 @dataclass
@@ -47,22 +57,21 @@ class ChangedRows:
         return SlottedRows(batches, rows_to_read(self.files), self._resources)
 
     @cached_property
-    def counts(self) -> Counter[str]:
-        """How many rows changed, by type of change; where all came, or all went, no row is read for it."""
-        if only := self._only_one_way():
+    def counts(self) -> Counts:
+        """How many rows changed; where all came, or all went, no row is read for it."""
+        if (only := self._only_one_way()) is not None:
             return only
-        counted: Counter[str] = Counter()
-        for changed in self.tables():
-            for found in pc.value_counts(changed[CHANGE]).to_pylist():
-                counted[found["values"]] += found["counts"]
-        return counted
+        if self._rows.in_memory:  # where the rows themselves are at hand
+            return Counts(*(sum(_count(table, kind) for table in self._few) for kind in _COUNTED))
+        each = [self._run(self._sql.counts_sql, chunk).fetchone() or () for chunk in self._rows.chunks()]
+        return Counts(*map(sum, zip(*each, strict=True)))
 
-    def _only_one_way(self) -> Counter[str] | None:
+    def _only_one_way(self) -> Counts | None:
         """Count rows by their files, where no row can be the other side of another one."""
         if any(file.delete_files for file in self.files) or len({file.whole > 0 for file in self.files}) > 1:
             return None
         rows = sum(file.whole * int(file.file.record_count) for file in self.files)
-        return Counter({INSERT if rows > 0 else DELETE: abs(rows)})
+        return Counts(added=max(rows, 0), removed=max(-rows, 0))
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the changed rows, with `_change` and `_pair`; rows of one key are in one table."""
@@ -76,7 +85,18 @@ class ChangedRows:
         """What was netted of rows that are all in memory."""
         return [self._net(chunk) for chunk in self._rows.chunks()]
 
+    @property
+    def _sql(self) -> NettingSql:
+        return NettingSql.of(self.columns, self.keys)
+
     def _net(self, chunk: pa.Table) -> pa.Table:
+        return self._run(self._sql.changes_sql, chunk).to_arrow_table()
+
+    def _run(self, query_sql: str, chunk: pa.Table) -> duckdb.DuckDBPyConnection:
         cursor = self.connection.cursor()
         cursor.register("chunk", chunk)
-        return cursor.execute(NettingSql.of(self.columns, self.keys).changes_sql).to_arrow_table()
+        return cursor.execute(query_sql)
+
+
+def _count(changed: pa.Table, kind: str) -> int:
+    return int(pc.sum(pc.equal(changed[CHANGE], kind)).as_py() or 0)

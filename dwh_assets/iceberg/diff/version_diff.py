@@ -21,7 +21,7 @@ from dwh_assets.iceberg.diff.changed_rows import ChangedRows
 from dwh_assets.iceberg.diff.columns import internal_columns, schema_of
 from dwh_assets.iceberg.diff.cost import bytes_to_read, files_to_read
 from dwh_assets.iceberg.diff.file_changes import file_changes
-from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, UPDATE_AFTER
+from dwh_assets.iceberg.diff.netting import CHANGE
 from dwh_assets.iceberg.diff.render import as_dict, as_markdown
 from dwh_assets.iceberg.diff.route import Route
 from dwh_assets.iceberg.diff.statistics import ColumnDiff, column_diffs
@@ -87,17 +87,17 @@ class VersionDiff:
     @property
     def rows_added(self) -> int:
         """Rows that only the later version has."""
-        return self._rows.counts[INSERT]
+        return self._rows.counts.added
 
     @property
     def rows_removed(self) -> int:
         """Rows that only the earlier version has."""
-        return self._rows.counts[DELETE]
+        return self._rows.counts.removed
 
     @property
     def rows_modified(self) -> int:
         """Rows of which both versions have the key, with other values; none without keys."""
-        return self._rows.counts[UPDATE_AFTER]
+        return self._rows.counts.modified
 
     @cached_property
     def _rows(self) -> ChangedRows:
