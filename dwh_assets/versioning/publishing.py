@@ -221,7 +221,7 @@ class _Publisher:
             f"{told}",
             remedy=f"Look at branch {self.branch!r} (snapshot {head}), which is kept for {days:g} days; "
             "correct the data and write them again, or publish it as it is: "
-            f"dwh_assets.versioning.branches.fast_forward(table, {self.branch!r}).",
+            f"dwh publish {self.table} {self.branch}",
             branch=self.branch,
             results=self.results,
         )

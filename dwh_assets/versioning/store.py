@@ -34,6 +34,7 @@ from dwh_assets.iceberg.scan import read, scan
 from dwh_assets.ledger import Ledger
 from dwh_assets.versioning import branches, releases
 from dwh_assets.versioning.branches import Published
+from dwh_assets.versioning.catalog_tables import CatalogTables
 from dwh_assets.versioning.cherry_pick import cherry_pick
 from dwh_assets.versioning.graph import GraphRollback, plan_rollback, plan_undo
 from dwh_assets.versioning.graph_apply import GraphResult, apply_rollback, resume_rollback
@@ -334,7 +335,7 @@ class VersionedDataStore:
         if loaded is None:
             raise NotFoundError(
                 f"The catalog {self.catalog.name!r} has no table {table}.",
-                remedy="Name it as namespace.table; catalog.list_tables(namespace) lists what is there.",
+                remedy=f"It has {', '.join(CatalogTables(self.catalog).names) or 'no table'}.",
             )
         return loaded
 
