@@ -40,7 +40,8 @@ def diff(
     keys: Annotated[
         str | None,
         typer.Option(
-            help="Columns that tell rows apart: a,b. Without, a changed row is one removed, one added."
+            help="Columns that tell rows apart: a,b; by default the table's own key. With none, a changed "
+            "row is one removed, one added."
         ),
     ] = None,
     rows: Annotated[
@@ -54,16 +55,15 @@ def diff(
 
     Rows, columns, partitioning, order and properties; only files that the versions do not share are read.
     """
-    from dwh_assets.iceberg.diff.compare import compare
+    from dwh_assets.iceberg.diff.compare import compare, own_keys
     from dwh_assets.iceberg.faults import readable
     from dwh_assets.versioning.points import resolve
 
     loaded = session.store.load_table(table)
     start, end = (resolve(loaded, point, session.store.ledger) for point in (before, after))
-    with (
-        readable(table),
-        compare(loaded, start.snapshot_id, end.snapshot_id, keys=names_of(keys) or None) as found,
-    ):
+    ends = start.snapshot_id, end.snapshot_id
+    chosen = own_keys(loaded, *ends) if keys is None else names_of(keys)
+    with readable(table), compare(loaded, *ends, keys=chosen) as found:
         wanted = rows or (_FIRST_ROWS if per_snapshot else 0)
         changes = _first_changes(found, wanted, per_snapshot) if wanted else None
         told = {

@@ -33,17 +33,18 @@ def changed(lake: Lake, before: int, after: int) -> Counter[str]:
     return counted
 
 
+@pytest.mark.parametrize("keys", [["--keys", "id"], []], ids=["named", "the table's own"])
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (0, 2), (1, 2), (2, 0)])
-def test_versions_are_compared_by_key(lake: Lake, dwh: Dwh, before: int, after: int) -> None:
+def test_versions_are_compared_by_key(lake: Lake, dwh: Dwh, before: int, after: int, keys: list[str]) -> None:
     first, last = ids(lake)[before], ids(lake)[after]
-    told = dwh("diff", TABLE, first, last, "--keys", "id", "--json").json
+    told = dwh("diff", TABLE, first, last, *keys, "--json").json
     assert {name: told[name] for name in changed(lake, before, after)} == changed(lake, before, after)
     assert (told["from_snapshot_id"], told["to_snapshot_id"], told["keys"]) == (first, last, ["id"])
     assert told["changes"] is None
 
 
 def test_without_keys_rows_come_and_go(lake: Lake, dwh: Dwh) -> None:
-    told = dwh("diff", TABLE, "2 versions ago", "--rows", "99", "--json").json
+    told = dwh("diff", TABLE, "2 versions ago", "--keys", "", "--rows", "99", "--json").json
     old, new = multiset(version(lake, 0)), multiset(version(lake, 2))
     assert (told["from_resolved"], told["to_resolved"]) == ("2 versions ago", "main")
     assert (told["rows_added"], told["rows_removed"]) == ((new - old).total(), (old - new).total())
