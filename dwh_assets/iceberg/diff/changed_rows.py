@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
+from weakref import finalize
 
 import duckdb
 import pyarrow as pa
@@ -17,7 +18,7 @@ from pyiceberg.table import Table
 from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, UPDATE_AFTER, NettingSql
 from dwh_assets.iceberg.diff.rows import weighted_rows
 from dwh_assets.iceberg.diff.slots import SlottedRows
-from dwh_assets.iceberg.diff.weights import WeightedFile, rows_to_read
+from dwh_assets.iceberg.diff.weights import WeightedFile, one_sided, rows_to_read
 from dwh_assets.iceberg.engine import open_engine
 
 _COUNTED = (INSERT, DELETE, UPDATE_AFTER)
@@ -41,6 +42,9 @@ class ChangedRows:
     keys: Sequence[str]
     _resources: ExitStack = field(default_factory=ExitStack)
 
+    def __post_init__(self) -> None:
+        finalize(self, self._resources.close)
+
     def close(self) -> None:
         """Remove what is on disk."""
         self._resources.close()
@@ -58,9 +62,10 @@ class ChangedRows:
 
     @cached_property
     def counts(self) -> Counts:
-        """How many rows changed."""
-        if not self.files:
-            return Counts()
+        """How many rows changed; where they only came, or only went, none is read to tell."""
+        if one_sided(self.files):
+            total = sum(file.total(self.table.io) for file in self.files)
+            return Counts(added=max(total, 0), removed=max(-total, 0))
         if self._rows.in_memory:  # where the rows themselves are at hand
             return Counts(*(sum(_count(table, kind) for table in self._few) for kind in _COUNTED))
         each = [self._run(self._sql.counts_sql, chunk).fetchone() or () for chunk in self._rows.chunks()]
