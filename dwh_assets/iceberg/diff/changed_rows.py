@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
+from weakref import finalize
 
 import duckdb
 import pyarrow as pa
@@ -18,7 +19,7 @@ from dwh_assets.iceberg import compute
 from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, UPDATE_AFTER, NettingSql
 from dwh_assets.iceberg.diff.rows import weighted_rows
 from dwh_assets.iceberg.diff.slots import SlottedRows
-from dwh_assets.iceberg.diff.weights import WeightedFile, rows_to_read
+from dwh_assets.iceberg.diff.weights import WeightedFile, one_sided, rows_to_read
 
 _COUNTED = (INSERT, DELETE, UPDATE_AFTER)
 
@@ -41,6 +42,9 @@ class ChangedRows:
     keys: Sequence[str]
     _resources: ExitStack = field(default_factory=ExitStack)
 
+    def __post_init__(self) -> None:
+        finalize(self, self._resources.close)
+
     def close(self) -> None:
         """Remove what is on disk."""
         self._resources.close()
@@ -58,20 +62,14 @@ class ChangedRows:
 
     @cached_property
     def counts(self) -> Counts:
-        """How many rows changed; where all came, or all went, no row is read for it."""
-        if (only := self._only_one_way()) is not None:
-            return only
+        """How many rows changed; where they only came, or only went, none is read to tell."""
+        if one_sided(self.files):
+            total = sum(file.total(self.table.io) for file in self.files)
+            return Counts(added=max(total, 0), removed=max(-total, 0))
         if self._rows.in_memory:  # where the rows themselves are at hand
             return Counts(*(sum(_count(table, kind) for table in self._few) for kind in _COUNTED))
         each = [self._run(self._sql.counts_sql, chunk).fetchone() or () for chunk in self._rows.chunks()]
         return Counts(*map(sum, zip(*each, strict=True)))
-
-    def _only_one_way(self) -> Counts | None:
-        """Count rows by their files, where no row can be the other side of another one."""
-        if any(file.delete_files for file in self.files) or len({file.whole > 0 for file in self.files}) > 1:
-            return None
-        rows = sum(file.whole * int(file.file.record_count) for file in self.files)
-        return Counts(added=max(rows, 0), removed=max(-rows, 0))
 
     def tables(self) -> Iterator[pa.Table]:
         """Yield the changed rows, with `_change` and `_pair`; rows of one key are in one table."""

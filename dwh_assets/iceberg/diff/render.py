@@ -20,7 +20,7 @@ def as_markdown(diff: VersionDiff, *, columns: bool = True) -> str:
     parts = [
         f"**{_escaped(diff.table)}**: {start} → {diff.to_snapshot_id}",
         _counts(diff),
-        _columns(diff.columns) if columns else "",
+        _columns(diff.columns) if columns and diff.rows_modified else "",
         *(_listed(title, changes) for title, changes in _table_changes(diff).items()),
         "\n".join(f"> {_escaped(note)}" for note in diff.notes),
     ]

@@ -8,7 +8,7 @@ inserted and a later one deleted has vanished by then.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +54,20 @@ class WeightedFile:
         """At most how many rows have another weight than the file as a whole."""
         return sum(int(file.record_count) for file in self.delete_files)
 
+    @property
+    def extremes(self) -> tuple[int, int]:
+        """Between which weights those of all rows lie."""
+        weights = list(self.deleted.values())
+        return (
+            self.whole + sum(weight for weight in weights if weight < 0),
+            self.whole + sum(weight for weight in weights if weight > 0),
+        )
+
+    def total(self, io: FileIO) -> int:
+        """Sum up the weights of all rows; only delete files are read for it."""
+        _, weights = self.positions(io)
+        return self.whole * int(self.file.record_count) + int((weights - self.whole).sum())
+
     def positions(self, io: FileIO) -> tuple[Positions, Weights]:
         """Read which rows have another weight than the file as a whole, and which; zero is one too."""
         named = [
@@ -75,6 +89,12 @@ def net(changes: Iterable[FileChange]) -> list[WeightedFile]:
     for change in changes:
         files.setdefault(change.file.file_path, WeightedFile(change.file)).add(change)
     return [file for file in files.values() if file.whole or file.delete_files]
+
+
+def one_sided(files: Sequence[WeightedFile]) -> bool:
+    """Tell whether rows only came, or only went: then no two can cancel each other out."""
+    extremes = [file.extremes for file in files]
+    return all(least >= 0 for least, _ in extremes) or all(most <= 0 for _, most in extremes)
 
 
 def rows_to_read(files: Iterable[WeightedFile]) -> int:

@@ -182,6 +182,29 @@ def test_shared_files_and_manifests_are_not_read(lake: Lake) -> None:
         assert diff.files_read == 1
 
 
+def test_rows_that_only_came_or_only_went_are_counted_unread(lake: Lake) -> None:
+    first = append(lake, orders(range(1000)))
+    appended = append(lake, orders(range(1000, 1500)))
+    paths = sorted(file.file_path for file in lake.data_files())
+    lake.delete_positions({paths[0]: [1, 2, 3], paths[1]: [7]})
+    last = _id(lake.table.current_snapshot().snapshot_id)  # type: ignore[union-attr]
+    table = lake.table
+    for path in paths:
+        Path(local(path)).unlink()
+    for keys in ([], KEYS):
+        for before, after, added, removed in (
+            (None, first, 1000, 0),
+            (first, appended, 500, 0),
+            (appended, first, 0, 500),
+            (appended, last, 0, 4),
+            (last, appended, 4, 0),
+            (None, last, 1496, 0),
+        ):
+            with compare(table, before, after, keys=keys) as diff:
+                assert counts(diff) == (added, removed, 0)
+                assert f"| {added:,} | {removed:,} | 0 |" in diff.to_markdown()
+
+
 def test_single_rows_are_read_out_of_the_row_groups_that_hold_them(lake: Lake) -> None:
     limit = {"write.parquet.row-group-limit": "1000"}
     first = append(lake, orders(range(20_000)), table_properties=limit)
