@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from dwh_assets.iceberg.diff.version_diff import VersionDiff
 
 
-def as_markdown(diff: VersionDiff, *, columns: bool = True) -> str:
+def as_markdown(diff: VersionDiff) -> str:
     """Render counts, changes of the table itself, changed columns and notes; empty parts are left out."""
     start = "the empty table" if diff.from_snapshot_id is None else str(diff.from_snapshot_id)
     parts = [
         f"**{_escaped(diff.table)}**: {start} → {diff.to_snapshot_id}",
         _counts(diff),
-        _columns(diff.columns) if columns and diff.rows_modified else "",
+        _columns(diff.columns) if diff.rows_modified else "",
         *(_listed(title, changes) for title, changes in _table_changes(diff).items()),
         "\n".join(f"> {_escaped(note)}" for note in diff.notes),
     ]

@@ -33,7 +33,7 @@ from dwh_assets.iceberg.diff.table_changes import (
     schema_changes,
     sort_order_changes,
 )
-from dwh_assets.iceberg.diff.weights import WeightedFile, net, rows_to_read
+from dwh_assets.iceberg.diff.weights import WeightedFile, net, one_sided, rows_to_read
 
 RUN_ID = "dwh.run-id"
 _BATCH_ROWS = 122_880
@@ -115,8 +115,8 @@ class VersionDiff:
 
     @property
     def rows_read(self) -> int:
-        """At most how many rows are read, those that did not change among them."""
-        return rows_to_read(self.files)
+        """At most how many rows are read to count those that changed; none where all came, or all went."""
+        return 0 if one_sided(self.files) else rows_to_read(self.files)
 
     @cached_property
     def bytes_read(self) -> int:
@@ -162,9 +162,9 @@ class VersionDiff:
         after = metadata_at(self.source, self.to_snapshot_id)
         return None if before is None or after is None else (before, after)
 
-    def to_markdown(self, *, columns: bool = True) -> str:
-        """Render the comparison for people, with or without what the changed rows hold in each column."""
-        return as_markdown(self, columns=columns)
+    def to_markdown(self) -> str:
+        """Render the comparison for people."""
+        return as_markdown(self)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but the rows as JSON knows it; snapshot ids are text."""
