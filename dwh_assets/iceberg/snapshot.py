@@ -304,8 +304,14 @@ class SnapshotBuilder:
 
     def _manifest_writer(self, spec: PartitionSpec, content: ManifestContent) -> ManifestWriter:
         output = self._io.new_output(self._new_path(f"{self._uuid}-m{len(self._written)}.avro"))
-        version = self._metadata.format_version
-        return self._new_manifest(version, content, spec, self._schema, output, self._id, self._compression)
+        version, schema = self._metadata.format_version, self._schema_of(spec)
+        return self._new_manifest(version, content, spec, schema, output, self._id, self._compression)
+
+    def _schema_of(self, spec: PartitionSpec) -> Schema:
+        """Return the newest columns that a spec can be written with: old files outlast a dropped column."""
+        needed = {field.source_id for field in spec.fields}
+        known = (self._schema, *reversed(self._metadata.schemas))
+        return next((schema for schema in known if needed <= set(schema.field_ids)), self._schema)
 
     def _write_manifest_list(self, manifests: list[ManifestFile]) -> str:
         path = self._new_path(f"snap-{self._id}-0-{self._uuid}.avro")

@@ -14,6 +14,7 @@ from pyiceberg.table import Table
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.planning import planned_files
 from dwh_assets.iceberg.scan import read, scan
+from dwh_assets.iceberg.versions import at_snapshot
 
 # Rows of each failed audit that are shown to a person
 SAMPLE_ROWS = 10
@@ -52,10 +53,15 @@ class Candidate:
         return read(scan(self.table, columns=_listed(columns), snapshot_id=self.after))
 
     def old(self) -> pa.RecordBatchReader:
-        """Stream all rows of the version before; none, with the new columns, where there was nothing."""
+        """Stream all rows of the version before, in the columns of the new one; none where nothing was.
+
+        A query that compares both could otherwise never be asked of the write that brings a column.
+        """
         if self.before is None:
             return schema_to_pyarrow(self.schema, include_field_ids=False).empty_table().to_reader()
-        return read(scan(self.table, snapshot_id=self.before))
+        planned = scan(at_snapshot(self.table, self.before))
+        columns = {"current_schema_id": self.schema.schema_id}
+        return read(planned.update(table_metadata=planned.table_metadata.model_copy(update=columns)))
 
     def _files_before(self) -> set[str]:
         if self.before is None:

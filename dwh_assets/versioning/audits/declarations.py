@@ -142,7 +142,8 @@ class RowCountChange(_Audit):
 class ForeignKey(_OfColumns):
     """The columns of each changed row hold a null, or are there in another table.
 
-    That table is read at the snapshot which the write says it has read, else as its main branch is.
+    That table is read at the snapshot which the write says it has read, of several at the newest that is
+    kept, else as its main branch is.
     """
 
     kind: Literal["foreign_key"] = Field(default="foreign_key", description="foreign_key")
@@ -172,7 +173,7 @@ class Sql(_Audit):
     """A SELECT of DuckDB that returns no rows.
 
     It reads `branch`, the new version; `main`, the version before; and `changed`, the rows of files that the
-    new version has and the one before has not.
+    new version has and the one before has not. All are in the columns of the new version.
     """
 
     kind: Literal["sql"] = Field(default="sql", description="sql")

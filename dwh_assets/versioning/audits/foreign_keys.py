@@ -15,6 +15,7 @@ from dwh_assets.iceberg.scan import read, scan
 from dwh_assets.iceberg.sql import qualified, quote_identifier
 from dwh_assets.versioning.audits.candidate import SAMPLE_ROWS, AuditResult, Candidate, require_columns
 from dwh_assets.versioning.audits.declarations import ForeignKey
+from dwh_assets.versioning.history import recorded_inputs
 
 # Types whose values are compared as numbers of one kind
 _ALIKE = ((IntegerType, LongType), (FloatType, DoubleType), (DecimalType,))
@@ -89,9 +90,10 @@ def _referenced(audit: ForeignKey, candidate: Candidate) -> tuple[pa.RecordBatch
 
 
 def _snapshot_read(audit: ForeignKey, candidate: Candidate, parent: Table) -> int | None:
-    """Return the snapshot of the other table that the write was computed from, if it is known and kept."""
+    """Return the newest snapshot of the other table that the write was computed from, if known and kept."""
     head = candidate.table.snapshot_by_id(candidate.after)
     entries = head.summary.additional_properties if head and head.summary else {}
-    recorded = entries.get(f"dwh.input.{audit.table}")
-    found = parent.snapshot_by_id(int(recorded)) if recorded else None
-    return found.snapshot_id if found else None
+    recorded = recorded_inputs(entries).get(audit.table, ())
+    kept = filter(None, map(parent.snapshot_by_id, recorded))
+    newest = max(kept, key=lambda snapshot: snapshot.timestamp_ms, default=None)
+    return newest.snapshot_id if newest else None

@@ -156,6 +156,17 @@ def test_a_key_moved_by_an_upsert_is_still_one(lake: Lake) -> None:
     assert not audited(lake, before, after, kind="unique", columns=["day"]).passed
 
 
+def test_sql_finds_the_version_before_with_the_columns_of_the_new_one(lake: Lake) -> None:
+    before = lake.write(pa.table({"id": [1, 2], "price": pa.array([5, 6], pa.int32())})).snapshot_id
+    with lake.catalog.load_table(lake.name).update_schema() as change:
+        change.rename_column("price", "cost")
+    new = pa.table({"id": [1, 2], "cost": [4, 6], "note": ["a", "b"]})
+    after = lake.write(new, write_mode="overwrite").snapshot_id
+    query = "FROM branch JOIN main USING (id) WHERE branch.cost < main.cost OR main.note IS NOT NULL"
+    result = audited(lake, before, after, kind="sql", name="s", query=f"SELECT id {query}")
+    assert result.sample.to_pylist() == [{"id": 1}]
+
+
 @pytest.fixture
 def shops(lake: Lake) -> Lake:
     """A table to refer to, at two versions: shop 3 comes with the second."""
@@ -178,6 +189,19 @@ def test_what_refers_to_nothing_is_found(lake: Lake, shops: Lake) -> None:
     read = lake.writer().write(table(row(3)), summary={"dwh.input.shop.shops": str(old)})
     told = audited(lake, after, read.snapshot_id, **declared)
     assert (told.rows_failing, f"at snapshot {old}" in told.detail) == (1, True)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_of_several_versions_that_were_read_the_newest_counts(lake: Lake, shops: Lake, gone: bool) -> None:
+    old = shops.table.metadata.current_snapshot_id
+    new = shops.write(pa.table({"shop": [3], "name": ["c"]})).snapshot_id
+    shops.write(pa.table({"shop": [4], "name": ["d"]}))
+    ids = f"{old},17" if gone else f"{new},{old}"
+    after = lake.writer().write(table(row(3), row(4)), summary={"dwh.input.shop.shops": ids}).snapshot_id
+    result = audited(
+        lake, None, after, kind="foreign_key", columns=["id"], table="shop.shops", references=["shop"]
+    )
+    assert {found["id"] for found in result.sample.to_pylist()} == ({3, 4} if gone else {4})
 
 
 def test_a_table_may_refer_to_itself(lake: Lake) -> None:
