@@ -159,7 +159,7 @@ def _create(
     snapshot_id: int | None,
     lifetime: timedelta | None,
 ) -> Ref:
-    _require_name(table, name)
+    require_name(table, name)
     _require_lifetime(table, name, lifetime)
     wanted = snapshot_id if snapshot_id is not None else _head(table, name)
 
@@ -227,7 +227,8 @@ def _kind(ref: SnapshotRef) -> RefKind:
     return "tag" if ref.snapshot_ref_type == SnapshotRefType.TAG else "branch"
 
 
-def _require_name(table: Table, name: str) -> None:
+def require_name(table: Table, name: str) -> None:
+    """Raise `ConfigurationError` for what is no name for a tag or a branch."""
     if not name.strip() or name != name.strip():
         raise ConfigurationError(
             f"{'.'.join(table.name())}: {name!r} is no name for a tag or a branch.",

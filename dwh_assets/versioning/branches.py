@@ -258,7 +258,7 @@ def _wanted(table: Table, branch: str) -> tuple[Schema | None, Pending]:
     spec = _moved("partitioning", pending.spec, metadata.default_spec_id, metadata.specs(), name)
     orders = {order.order_id: order for order in metadata.sort_orders}
     order = _moved("sort order", pending.sort_order, metadata.default_sort_order_id, orders, name)
-    merged = schema_for_main(metadata, pending.schema, name)
+    merged = schema_for_main(metadata, schema_move(metadata, metadata.snapshot_by_name(branch)), name)
     known = {schema.schema_id for schema in metadata.schemas}
     wanted = Pending(
         schema=None
@@ -269,6 +269,20 @@ def _wanted(table: Table, branch: str) -> tuple[Schema | None, Pending]:
         properties={k: v for k, v in pending.properties.items() if metadata.properties.get(k) != v},
     )
     return None if merged.schema_id in known else merged, wanted
+
+
+def schema_move(metadata: TableMetadata, head: Snapshot | None) -> Move | None:
+    """Return from which schema to which the rows up to a head were brought since they parted from main.
+
+    What its writes have noted is not all of it where main was rolled back since, beyond their beginning.
+    """
+    noted, own = pending_changes(metadata, head).schema, list(own_snapshots(metadata, head))
+    parent_id = own[-1].parent_snapshot_id if own else None
+    fork = None if parent_id is None else metadata.snapshot_by_id(parent_id)
+    after = noted.after if noted else own[0].schema_id if own else None
+    if fork is None or fork.schema_id is None or after is None:
+        return noted
+    return Move(fork.schema_id, after)
 
 
 def schema_for_main(metadata: TableMetadata, move: Move | None, table: str) -> Schema:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table
@@ -13,12 +12,12 @@ from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
 from dwh_assets.errors import NotFoundError, UnsupportedError
 from dwh_assets.iceberg.commit import commit
 from dwh_assets.iceberg.modes.plan import ROWS_INSERTED
-from dwh_assets.iceberg.pending import Move, own_snapshots, pending_changes
+from dwh_assets.iceberg.pending import own_snapshots
 from dwh_assets.iceberg.results import IDEMPOTENCY_KEY
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS, total_rows
 from dwh_assets.iceberg.snapshot import Change
 from dwh_assets.iceberg.stream import STREAM_PREFIX, stream_offsets
-from dwh_assets.versioning.branches import Published, branch_ref, schema_for_main
+from dwh_assets.versioning.branches import Published, branch_ref, schema_for_main, schema_move
 
 # Which snapshots a commit of ours took over, so that none is taken twice.
 PICKED = "dwh.picked-snapshot-ids"
@@ -116,7 +115,7 @@ def _has(table: Table, snapshot: Snapshot) -> bool:
 def _change(table: Table, snapshots: Sequence[Snapshot]) -> Change:
     files = tuple(file for snapshot in snapshots for file in _added(table, snapshot))
     rows = sum(file.record_count for file in files)
-    schema = schema_for_main(table.metadata, _schema_move(table, snapshots[-1]), _name(table))
+    schema = schema_for_main(table.metadata, schema_move(table.metadata, snapshots[-1]), _name(table))
     before = total_rows(table, table.current_snapshot())
     return Change(
         operation=Operation.APPEND,
@@ -137,21 +136,6 @@ def _origin(snapshots: Sequence[Snapshot]) -> dict[str, str]:
     said = {key: value for snapshot in snapshots for key, value in _entries(snapshot).items()}
     keys = (*_ORIGIN, IDEMPOTENCY_KEY) if len(snapshots) == 1 else _ORIGIN
     return {key: value for key, value in said.items() if key.startswith(keys)}
-
-
-def _schema_move(table: Table, snapshot: Snapshot) -> Move | None:
-    """Return from which schema to which the rows were brought since the branch parted from main."""
-    pending = pending_changes(table.metadata, snapshot)
-    if pending.schema is not None:
-        return pending.schema
-    main = {s.snapshot_id for s in ancestors_of(table.current_snapshot(), table.metadata)}
-    line = ancestors_of(snapshot, table.metadata)
-    own = list(takewhile(lambda s: s.snapshot_id not in main, line))
-    parent_id = own[-1].parent_snapshot_id if own else None
-    fork = table.snapshot_by_id(parent_id) if parent_id is not None else None
-    if fork is None or fork.schema_id is None or snapshot.schema_id is None:
-        return None
-    return Move(fork.schema_id, snapshot.schema_id)
 
 
 def _added(table: Table, snapshot: Snapshot) -> list[DataFile]:

@@ -141,13 +141,23 @@ def _by_id(
 
 
 def _by_time(table: Table, point: datetime, ledger: ExpiredIntervals | None) -> ResolvedPoint:
-    at = point.astimezone(UTC) if point.tzinfo else point.replace(tzinfo=UTC)
+    at = _in_utc(table, point)
     _require_past(table, at)
     shown = shown_at(table, at, ledger)
     snapshot = table.snapshot_by_id(shown.snapshot_id) if shown.known and shown.snapshot_id else None
     if snapshot is None:
         raise explain_missing_moment(table, at, shown)
     return _found(table, snapshot, f"{MAIN_BRANCH} at {at.isoformat()}", by_main=True)
+
+
+def _in_utc(table: Table, point: datetime) -> datetime:
+    try:
+        return point.astimezone(UTC) if point.tzinfo else point.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ConfigurationError(
+            f"{_name(table)}: {point.isoformat()} lies outside of the years 1 to 9999 in UTC.",
+            remedy="Give a time at which the table may have had a version.",
+        ) from None
 
 
 def _require_past(table: Table, at: datetime) -> None:

@@ -17,7 +17,7 @@ from pyiceberg.catalog import Catalog
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
 from dwh_assets.iceberg.declaration import find_table
-from dwh_assets.iceberg.refs import drop_tag, ensure_tag
+from dwh_assets.iceberg.refs import drop_tag, ensure_tag, require_name
 from dwh_assets.ledger import Ledger, Operation, Pin
 from dwh_assets.versioning.catalog_tables import CatalogTables
 from dwh_assets.versioning.graph import GraphRollback, plan_versions
@@ -133,8 +133,8 @@ def create_release(
     Inputs that are not part of the release do not count. What each replica of these tables holds is recorded
     beside it.
 
-    Raises `ConfigurationError` that names the stale tables, or where the name is taken on one of them; then
-    nothing was changed. What goes wrong later leaves a release that `resume_release` finishes.
+    Raises `ConfigurationError` that names the stale tables, or where the name is none, or taken on one of
+    them; then nothing was changed. What goes wrong later leaves a release that `resume_release` finishes.
     """
     loaded = CatalogTables(catalog)
     histories = list(_chosen(loaded, tables))
@@ -276,6 +276,7 @@ def _head(history: History) -> int:
 
 
 def _require_free(history: History, name: str) -> None:
+    require_name(history.table, name)
     if name in history.metadata.refs:
         raise ConfigurationError(
             f"{history.name} has a tag or branch {name!r} already.", remedy="Choose another name."

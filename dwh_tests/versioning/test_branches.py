@@ -19,6 +19,7 @@ from dwh_assets.iceberg.scan import read, scan
 from dwh_assets.iceberg.versions import at_branch
 from dwh_assets.versioning.branches import drop_branch, fast_forward
 from dwh_assets.versioning.cherry_pick import cherry_pick
+from dwh_assets.versioning.rollback import rollback
 from dwh_tests.iceberg.conftest import Lake
 from dwh_tests.versioning.conftest import now, on, orders, shape
 
@@ -313,3 +314,15 @@ def test_anything_but_appends_is_refused_with_what_it_is(filled: Lake) -> None:
     with pytest.raises(NotFoundError, match="12345"):
         cherry_pick(filled.table, 12345)
     assert shape(filled) == before
+
+
+@pytest.mark.parametrize("own", [{}, {"extra": [1]}], ids=["no column of its own", "one of its own"])
+def test_a_branch_from_before_a_rollback_brings_all_of_its_columns(lake: Lake, own: dict[str, Any]) -> None:
+    first = lake.write(orders(1)).snapshot_id
+    assert first is not None
+    lake.write(orders(2, note=["n"]))
+    lake.write(orders(3, note=["m"], **own), branch="dev")
+    rollback(lake.catalog, lake.name, first)
+    fast_forward(lake.catalog.load_table(lake.name), "dev")
+    assert [column[1] for column in shape(lake)["columns"]] == ["id", "region", "note", *own]
+    assert [row["note"] for row in now(lake)] == [None, "n", "m"]

@@ -226,6 +226,12 @@ def test_a_miss_says_what_there_is(lake: Lake, point: Point, told: str) -> None:
     assert re.search(told, missed(lake, point))
 
 
+@pytest.mark.parametrize("point", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:00:00-05:00"])
+def test_a_time_that_utc_cannot_tell_is_refused(lake: Lake, point: str) -> None:
+    with pytest.raises(ConfigurationError, match="years 1 to 9999"):
+        resolve(lake.table, point)
+
+
 @pytest.mark.parametrize("point", [True, 1.5, b"q3", ["q3"]])
 def test_what_is_no_point_is_refused(lake: Lake, point: Any) -> None:
     with pytest.raises(ConfigurationError, match="is no point in time"):

@@ -62,6 +62,14 @@ def test_a_stale_table_is_named_and_nothing_is_tagged(graph: GraphLake, ledger: 
     assert graph.tags(RAW) == {}
 
 
+@pytest.mark.parametrize("name", ["", " spring"])
+def test_what_is_no_name_begins_no_release(graph: GraphLake, ledger: Ledger, name: str) -> None:
+    generation(graph, 1)
+    with pytest.raises(ConfigurationError, match="is no name"):
+        create_release(graph.catalog, ledger, name)
+    assert list(ledger.operations("release")) == []
+
+
 def test_a_compaction_makes_nothing_stale(graph: GraphLake, ledger: Ledger) -> None:
     generation(graph, 1)
     create_release(graph.catalog, ledger, "before")
