@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -237,6 +238,21 @@ def test_an_unknown_branch_and_a_tag_are_refused(filled: Lake) -> None:
             operation(filled.table, "q3")
     with pytest.raises(ConfigurationError, match="main"):
         drop_branch(filled.table, "main")
+
+
+def test_a_branch_is_written_while_main_is_and_both_land(filled: Lake) -> None:
+    """Branches have heads of their own, but snapshots are numbered for the whole table."""
+
+    def arriving() -> Iterator[pa.RecordBatch]:
+        filled.write(orders(9))
+        yield from orders(3).to_batches()
+
+    reader = pa.RecordBatchReader.from_batches(orders(3).schema, arriving())
+    result = filled.write(reader, branch="wip")
+    assert (result.attempts, result.total_rows) == (2, 4)
+    assert [row["id"] for row in now(filled)] == [1, 2, 9]
+    assert [row["id"] for row in on(filled, "wip")] == [1, 2, 3, 9]
+    assert not filled.orphans()
 
 
 # --- Dropping ---
