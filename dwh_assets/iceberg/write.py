@@ -399,12 +399,10 @@ class _Write:
         seen = at_branch(table, self._config.branch)
         planned = self._planned = mode.plan(seen, self._config.branch)
         shape = self._planned_shape = shape.relaxed(self._target.nulls)
-        declared = {**key_property(shape.schema, self._config.key_columns), **self._config.table_properties}
-        new_properties = {
-            key: value for key, value in declared.items() if seen.metadata.properties.get(key) != value
-        }
+        declared = self._config.table_properties
+        differs = any(seen.metadata.properties.get(key) != value for key, value in declared.items())
         # A stream's offset moves on even where its rows change nothing.
-        moves = planned.changes_files or shape.changes or new_properties or self._position
+        moves = planned.changes_files or shape.changes or differs or self._position
         # A branch of its own is not made for nothing; one that is asked for is.
         name = MAIN_BRANCH if self._accept else self._config.branch
         if not moves and table.metadata.snapshot_by_name(name) is not None:
@@ -418,7 +416,7 @@ class _Write:
             schema=shape.schema if shape.schema != seen.schema() else None,
             spec=shape.spec,
             sort_order=shape.sort_order,
-            properties=new_properties,
+            properties={**key_property(shape.schema, self._config.key_columns), **declared},
             summary={
                 **self._streams(table),
                 **self._summary,

@@ -37,6 +37,14 @@ def test_a_table_without_a_key_has_none(lake: Lake) -> None:
     assert keys_of(lake) == []
 
 
+def test_to_remember_the_key_is_no_reason_for_a_snapshot(lake: Lake) -> None:
+    first = lake.write(rows((1, "a")))
+    assert lake.write(rows((1, "a")), **UPSERT).snapshot_id == first.snapshot_id
+    assert keys_of(lake) == []
+    lake.write(rows((1, "b")), **UPSERT)
+    assert keys_of(lake) == ["id"]
+
+
 def test_identifier_fields_come_first(lake: Lake) -> None:
     lake.write(rows((1, "a")), **UPSERT)
     fields = [NestedField(1, "id", LongType()), NestedField(7, "sku", LongType(), required=True)]
