@@ -53,3 +53,8 @@ LifetimeOption = Annotated[
         parser=lifetime_of, metavar="30d", help="Keep it so long from now (m, h, d, w). Left out, for ever."
     ),
 ]
+YesOption = Annotated[bool, typer.Option("--yes/--dry-run", help="Do it, or only show what it would do.")]
+AllowLostOption = Annotated[
+    bool,
+    typer.Option("--allow-lost", help="Even if main has gone another way since; a tag keeps its commits."),
+]

@@ -8,6 +8,7 @@ import typer
 
 from dwh_assets.cli.graph import show_or_apply
 from dwh_assets.cli.output import Column, Line, Part, Table, moment
+from dwh_assets.cli.parameters import AllowLostOption, YesOption
 from dwh_assets.cli.session import Session, command
 from dwh_assets.errors import NotFoundError
 
@@ -103,15 +104,8 @@ def compare(
 def rollback(
     session: Session,
     name: NameArgument,
-    yes: Annotated[
-        bool, typer.Option("--yes/--dry-run", help="Do it, or only show what it would do.")
-    ] = False,
-    allow_lost: Annotated[
-        bool,
-        typer.Option(
-            "--allow-lost", help="Even if main has gone another way since; a tag keeps its commits."
-        ),
-    ] = False,
+    yes: YesOption = False,
+    allow_lost: AllowLostOption = False,
 ) -> None:
     """Bring all tables of a release back to it.
 

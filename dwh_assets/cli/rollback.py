@@ -9,7 +9,7 @@ import typer
 
 from dwh_assets.cli.graph import DRY_RUN, NOT_TOLD, parts_of, show_or_apply, show_result
 from dwh_assets.cli.output import Line, Part
-from dwh_assets.cli.parameters import PointArgument, TableArgument
+from dwh_assets.cli.parameters import AllowLostOption, PointArgument, TableArgument, YesOption
 from dwh_assets.cli.session import Session
 
 if TYPE_CHECKING:
@@ -20,18 +20,11 @@ def rollback(
     session: Session,
     table: TableArgument,
     point: PointArgument = None,
-    yes: Annotated[
-        bool, typer.Option("--yes/--dry-run", help="Do it, or only show what it would do.")
-    ] = False,
+    yes: YesOption = False,
     graph: Annotated[
         bool, typer.Option("--graph", help="Also every table computed from it, and the replicas of them all.")
     ] = False,
-    allow_lost: Annotated[
-        bool,
-        typer.Option(
-            "--allow-lost", help="Even if main has gone another way since; a tag keeps its commits."
-        ),
-    ] = False,
+    allow_lost: AllowLostOption = False,
     resume: Annotated[
         str | None, typer.Option(metavar="ID", help="Go on with a rollback of a graph that was interrupted.")
     ] = None,

@@ -13,6 +13,7 @@ from dwh_assets.iceberg.pending import branch_view
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOGICAL_SNAPSHOT_KEY = "dwh.logical-snapshot-id"
+RUN_ID = "dwh.run-id"
 
 
 def moment(timestamp_ms: int) -> datetime:

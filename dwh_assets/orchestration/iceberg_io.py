@@ -26,7 +26,7 @@ from dwh_assets.iceberg.declaration import find_table, schema_after_write
 from dwh_assets.iceberg.filters import filter_expression
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.scan import scan, schema_at
-from dwh_assets.iceberg.versions import at_branch, branch_start, logical_snapshot_id
+from dwh_assets.iceberg.versions import RUN_ID, at_branch, branch_start, logical_snapshot_id
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration import step
 from dwh_assets.orchestration.auditing import audit_failure, audits_summary, report_audits
@@ -63,7 +63,6 @@ from dwh_assets.versioning.provenance import (
     PARTITION_KEY,
     REPLACES,
     REPLACES_PARTITIONS,
-    RUN_ID,
 )
 from dwh_assets.versioning.publishing import audit, write_audited
 

@@ -38,6 +38,7 @@ from dwh_assets.iceberg.pending import Move, Pending, own_snapshots, pending_cha
 from dwh_assets.iceberg.ref_commits import RefChange, commit_refs
 from dwh_assets.iceberg.schema_merge import merged_schema
 from dwh_assets.iceberg.snapshot import current_updates, discard_metadata
+from dwh_assets.iceberg.versions import RUN_ID
 
 _SHOWN = 5
 
@@ -177,7 +178,7 @@ def _told(snapshot: Snapshot) -> str:
     rows = [f"{entries[key]} rows {what}" for what, key in counted.items() if key in entries]
     if not rows and "added-records" in entries:
         rows = [f"{entries['added-records']} rows added"]
-    run = [f"run {entries['dwh.run-id']}"] if "dwh.run-id" in entries else []
+    run = [f"run {entries[RUN_ID]}"] if RUN_ID in entries else []
     return f"{snapshot.snapshot_id} ({', '.join([snapshot.summary.operation.value, *run, *rows])})"
 
 

@@ -17,12 +17,13 @@ from dwh_assets.iceberg.results import IDEMPOTENCY_KEY
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS, total_rows
 from dwh_assets.iceberg.snapshot import Change
 from dwh_assets.iceberg.stream import STREAM_PREFIX, stream_offsets
+from dwh_assets.iceberg.versions import RUN_ID
 from dwh_assets.versioning.branches import Published, branch_ref, schema_for_main, schema_move
 
 # Which snapshots a commit of ours took over, so that none is taken twice.
 PICKED = "dwh.picked-snapshot-ids"
 # What a snapshot says of where its rows come from; main's says the same of the same rows.
-_ORIGIN = ("dwh.run-id", "dwh.asset-key", "dwh.partition-key", "dwh.input.")
+_ORIGIN = (RUN_ID, "dwh.asset-key", "dwh.partition-key", "dwh.input.")
 
 
 def cherry_pick(table: Table, source: str | int) -> Published:

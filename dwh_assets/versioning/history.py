@@ -20,7 +20,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.iceberg.modes.plan import ROWS_DELETED, ROWS_INSERTED, ROWS_UPDATED
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS, recorded_rows
-from dwh_assets.iceberg.versions import branch_history, logical_snapshot_id, moment
+from dwh_assets.iceberg.versions import RUN_ID, branch_history, logical_snapshot_id, moment
 from dwh_assets.versioning.shown import ExpiredInterval, ExpiredIntervals
 
 INPUT_PREFIX = "dwh.input."
@@ -151,7 +151,7 @@ class _Told:
             refs=tuple(self._refs[snapshot.snapshot_id]),
             on_main=snapshot.snapshot_id in self._on_main,
             shown_from=tuple(self._shown[snapshot.snapshot_id]),
-            run_id=summary.get("dwh.run-id"),
+            run_id=summary.get(RUN_ID),
             asset_key=summary.get("dwh.asset-key"),
             partition_key=summary.get("dwh.partition-key"),
             inputs=recorded_inputs(summary),

@@ -13,11 +13,10 @@ from typing import Any
 from pyiceberg.catalog import Catalog
 from pyiceberg.table.snapshots import Snapshot
 
-from dwh_assets.iceberg.versions import moment
+from dwh_assets.iceberg.versions import RUN_ID, moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
 from dwh_assets.versioning.provenance import (
     PARTITION_KEY,
-    RUN_ID,
     History,
     Read,
     entries,

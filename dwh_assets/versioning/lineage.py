@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from pyiceberg.catalog import Catalog
 
-from dwh_assets.iceberg.versions import moment
+from dwh_assets.iceberg.versions import RUN_ID, moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
-from dwh_assets.versioning.provenance import RUN_ID, Read, entries
+from dwh_assets.versioning.provenance import Read, entries
 
 Status = Literal["kept", "expired", "no table"]
 

@@ -29,7 +29,6 @@ from dwh_assets.iceberg.row_counts import TOTAL_ROWS
 from dwh_assets.iceberg.versions import logical_snapshot_id, moment
 from dwh_assets.versioning.history import recorded_inputs
 
-RUN_ID = "dwh.run-id"
 PARTITION_KEY = "dwh.partition-key"
 # Says that exactly the rows of the partitions which `PARTITION_KEY` names were replaced, and no others.
 REPLACES = "dwh.replaces"

@@ -26,9 +26,9 @@ from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
 from dwh_assets.iceberg.move import Move, move_main
-from dwh_assets.iceberg.versions import moment
+from dwh_assets.iceberg.versions import RUN_ID, moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
-from dwh_assets.versioning.provenance import PARTITION_KEY, RUN_ID, History, entries
+from dwh_assets.versioning.provenance import PARTITION_KEY, History, entries
 
 TAG_PREFIX = "before-rollback-"
 

@@ -7,7 +7,6 @@ that was dropped is compared no more. Types only ever widen, so the wider of bot
 from __future__ import annotations
 
 from pyiceberg.schema import Schema
-from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.types import (
     DecimalType,
     DoubleType,
@@ -20,15 +19,6 @@ from pyiceberg.types import (
 )
 
 from dwh_assets.iceberg.matching.source_rows import internal_name
-
-
-def schema_of(metadata: TableMetadata, snapshot_id: int) -> Schema:
-    """Return the columns that the table had at a snapshot."""
-    snapshot = metadata.snapshot_by_id(snapshot_id)
-    known = {schema.schema_id: schema for schema in metadata.schemas}
-    if snapshot is None or snapshot.schema_id is None:
-        return metadata.schema()
-    return known.get(snapshot.schema_id, metadata.schema())
 
 
 def compared_columns(before: Schema, after: Schema) -> Schema:

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
-from dwh_assets.errors import ConfigurationError, NotFoundError
-from dwh_assets.iceberg.diff.columns import compared_columns, schema_of
+from dwh_assets.errors import ConfigurationError
+from dwh_assets.iceberg.diff.columns import compared_columns
 from dwh_assets.iceberg.diff.file_changes import file_changes
 from dwh_assets.iceberg.diff.route import Route, find_route
 from dwh_assets.iceberg.diff.version_diff import VersionDiff
 from dwh_assets.iceberg.diff.weights import WeightedFile, net, rows_to_read
 from dwh_assets.iceberg.keys import known_keys
+from dwh_assets.iceberg.scan import schema_at
 
 
 def compare(
@@ -32,10 +33,8 @@ def compare(
     Raises `NotFoundError` for a snapshot that is not there, `ConfigurationError` for a key that is not a
     column of both versions, `UnsupportedError` for equality deletes and for files that are not Parquet.
     """
-    for snapshot_id in (before, after):
-        _require_snapshot(table, snapshot_id)
-    later = schema_of(table.metadata, after)
-    earlier = later if before is None else schema_of(table.metadata, before)
+    later = schema_at(table, after)
+    earlier = later if before is None else schema_at(table, before)
     _require_keys(table, keys or (), earlier, later)
     route = find_route(table, before, after)
     files, notes = _files_to_read(table, route)
@@ -53,16 +52,8 @@ def compare(
 
 def own_keys(table: Table, before: int | None, after: int) -> list[str]:
     """Return the columns by which the table's rows are told apart, if both versions have them."""
-    schemas = (schema_of(table.metadata, known) for known in (after, before) if known is not None)
+    schemas = (schema_at(table, known) for known in (after, before) if known is not None)
     return known_keys(table.metadata, *schemas)
-
-
-def _require_snapshot(table: Table, snapshot_id: int | None) -> None:
-    if snapshot_id is not None and table.snapshot_by_id(snapshot_id) is None:
-        raise NotFoundError(
-            f"{'.'.join(table.name())} has no snapshot {snapshot_id}.",
-            remedy="It may have expired; see the table's history.",
-        )
 
 
 def _require_keys(table: Table, keys: Sequence[str], earlier: Schema, later: Schema) -> None:

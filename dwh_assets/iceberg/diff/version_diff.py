@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from pyiceberg.table.snapshots import Snapshot
 from dwh_assets.errors import UnsupportedError
 from dwh_assets.iceberg.arrow.types import align, arrow_schema
 from dwh_assets.iceberg.diff.changed_rows import ChangedRows
-from dwh_assets.iceberg.diff.columns import internal_columns, schema_of
+from dwh_assets.iceberg.diff.columns import internal_columns
 from dwh_assets.iceberg.diff.cost import bytes_to_read, files_to_read
 from dwh_assets.iceberg.diff.file_changes import file_changes
 from dwh_assets.iceberg.diff.netting import CHANGE
@@ -34,8 +33,9 @@ from dwh_assets.iceberg.diff.table_changes import (
     sort_order_changes,
 )
 from dwh_assets.iceberg.diff.weights import WeightedFile, net, one_sided, rows_to_read
+from dwh_assets.iceberg.scan import schema_at
+from dwh_assets.iceberg.versions import RUN_ID, moment
 
-RUN_ID = "dwh.run-id"
 _BATCH_ROWS = 122_880
 _UNKNOWN = (
     "Metadata files of the time of one of the versions are no longer kept: whether partitioning, order and "
@@ -126,10 +126,10 @@ class VersionDiff:
     @cached_property
     def schema_changes(self) -> tuple[TableChange, ...]:
         """What became of the columns, by field id; nothing where the earlier version is the empty table."""
-        after = schema_of(self.source.metadata, self.to_snapshot_id)
+        after = schema_at(self.source, self.to_snapshot_id)
         before = after
         if self.from_snapshot_id is not None:
-            before = schema_of(self.source.metadata, self.from_snapshot_id)
+            before = schema_at(self.source, self.from_snapshot_id)
         return schema_changes(before, after)
 
     @property
@@ -233,6 +233,5 @@ def _described(snapshot: Snapshot | None) -> tuple[Any, ...]:
     """Return a snapshot's id, time and Dagster run."""
     if snapshot is None:
         return None, None, None
-    made = dt.datetime.fromtimestamp(snapshot.timestamp_ms / 1000, dt.UTC)
     summary = snapshot.summary.additional_properties if snapshot.summary else {}
-    return snapshot.snapshot_id, made, summary.get(RUN_ID)
+    return snapshot.snapshot_id, moment(snapshot.timestamp_ms), summary.get(RUN_ID)

@@ -1,4 +1,4 @@
-"""Take rows by number out of many batches, without joining the batches to one table first.
+"""Take rows by number out of many batches, without joining the batches to one table first; join small tables.
 
 A joined copy would double the memory, and touching that much new memory takes as long as the sort. Here a
 piece is copied twice instead, once out of each batch in the order of its rows and once into the wanted
@@ -7,10 +7,13 @@ order, in memory that serves one piece after the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
+
+# What is worked on at a time
+PIECE_BYTES = 32 << 20
 
 
 class Gather:
@@ -38,3 +41,17 @@ class Gather:
         places = np.empty(len(wanted), np.int64)
         places[by_number] = np.arange(len(wanted))
         return pa.Table.from_batches(found).combine_chunks().take(pa.array(places))
+
+
+def pieces(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables into pieces worth working on, without holding much more than one."""
+    piece: list[pa.Table] = []
+    size = 0
+    for rows in tables:
+        piece.append(rows)
+        size += rows.nbytes
+        if size >= PIECE_BYTES:
+            yield pa.concat_tables(piece)
+            piece, size = [], 0
+    if piece:
+        yield pa.concat_tables(piece)

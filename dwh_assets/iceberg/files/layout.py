@@ -27,7 +27,7 @@ from pyiceberg.typedef import Record
 
 from dwh_assets.iceberg.files.coding import start_coding, with_coded
 from dwh_assets.iceberg.files.data_files import FileTarget, OpenDataFile
-from dwh_assets.iceberg.files.gather import Gather
+from dwh_assets.iceberg.files.gather import PIECE_BYTES, Gather, pieces
 from dwh_assets.iceberg.files.partitioning import partition_order, sort_columns, split_by_partition
 from dwh_assets.iceberg.files.spill import Spill
 
@@ -37,7 +37,6 @@ PLAIN_CHUNK_BYTES = 96 << 20
 # Rows that memory holds anyway are sorted as one chunk, as long as no text column outgrows its offsets.
 HELD_BYTES = 3 << 29
 BUFFER_BYTES = 192 << 20
-PIECE_BYTES = 32 << 20
 MAX_OPEN_FILES = 200
 PARALLEL_BYTES = 16 << 20
 _THREADS = min(4, os.cpu_count() or 1)
@@ -213,7 +212,7 @@ class TableFilesWriter:
     def _write_last(self, key: Record) -> None:
         """Write all that is left of a partition, and finish its files."""
         partition = self._partitions[key]
-        for rows in _pieces(chain(self._spill.read(key), partition.drain())):
+        for rows in pieces(chain(self._spill.read(key), partition.drain())):
             self._write_rows(key, rows)
         self._finish(partition.idle)
 
@@ -286,20 +285,6 @@ def _grouped(spans: Iterable[tuple[Record, int, int]], rows: int) -> Iterator[li
             group = []
     if group:
         yield group
-
-
-def _pieces(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join small tables into pieces that make good row groups, without holding much more than one."""
-    piece: list[pa.Table] = []
-    size = 0
-    for rows in tables:
-        piece.append(rows)
-        size += rows.nbytes
-        if size >= PIECE_BYTES:
-            yield pa.concat_tables(piece)
-            piece, size = [], 0
-    if piece:
-        yield pa.concat_tables(piece)
 
 
 def _parts(rows: pa.Table) -> int:

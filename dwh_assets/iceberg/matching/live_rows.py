@@ -8,7 +8,7 @@ position deletes are made of.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -23,6 +23,7 @@ from pyiceberg.table import FileScanTask, Table
 
 from dwh_assets.errors import UnsupportedError
 from dwh_assets.iceberg.arrow.types import arrow_schema
+from dwh_assets.iceberg.files.gather import pieces
 from dwh_assets.iceberg.files.position_deletes import Positions
 from dwh_assets.iceberg.files.reading import deletes_in, file_batches
 from dwh_assets.iceberg.sql import duckdb_type, quote_identifier
@@ -30,7 +31,6 @@ from dwh_assets.iceberg.sql import duckdb_type, quote_identifier
 FILE = "_file"
 POSITION = "_position"
 _SCHEMA_TYPE = 'MAP(INTEGER, STRUCT("name" VARCHAR, "type" VARCHAR, default_value VARCHAR))'
-_ROWS_AT_ONCE = 1 << 20
 _numbers = count()
 
 
@@ -187,7 +187,8 @@ def _register_deletes(
         _numbered_deletes(deletes_in(io, delete_file.file_path), numbers)
         for delete_file in {delete for task in tasks for delete in task.delete_files}
     )
-    for places in _joined(found):
+    # Each table that DuckDB is given takes as long as thousands of rows.
+    for places in pieces(found):
         connection.register("arriving", places)
         connection.execute(f"INSERT INTO {name_sql} SELECT * FROM arriving WHERE {_FILE_SQL} IS NOT NULL")
         connection.unregister("arriving")
@@ -199,17 +200,3 @@ def _numbered_deletes(deletes: pa.Table, numbers: Mapping[str, int]) -> pa.Table
     paths = deletes["file_path"].combine_chunks()
     known = pa.array([numbers.get(_key(path.as_py())) for path in paths.dictionary], pa.int64())
     return pa.table({FILE: known.take(paths.indices), POSITION: deletes["pos"]})
-
-
-def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join small tables: each that DuckDB is given takes as long as thousands of rows."""
-    held: list[pa.Table] = []
-    rows = 0
-    for table in tables:
-        held.append(table)
-        rows += table.num_rows
-        if rows >= _ROWS_AT_ONCE:
-            yield pa.concat_tables(held)
-            held, rows = [], 0
-    if held:
-        yield pa.concat_tables(held)
