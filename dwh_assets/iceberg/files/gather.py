@@ -12,9 +12,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
-# What is worked on at a time
-PIECE_BYTES = 32 << 20
-
 
 class Gather:
     """Rows numbered through a sequence of batches. Safe to share between threads."""
@@ -43,14 +40,14 @@ class Gather:
         return pa.Table.from_batches(found).combine_chunks().take(pa.array(places))
 
 
-def pieces(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Join small tables into pieces worth working on, without holding much more than one."""
+def pieces(tables: Iterable[pa.Table], piece_bytes: int) -> Iterator[pa.Table]:
+    """Join small tables into pieces of at least so many bytes, without holding much more than one."""
     piece: list[pa.Table] = []
     size = 0
     for rows in tables:
         piece.append(rows)
         size += rows.nbytes
-        if size >= PIECE_BYTES:
+        if size >= piece_bytes:
             yield pa.concat_tables(piece)
             piece, size = [], 0
     if piece:

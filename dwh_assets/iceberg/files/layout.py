@@ -27,7 +27,7 @@ from pyiceberg.typedef import Record
 
 from dwh_assets.iceberg.files.coding import start_coding, with_coded
 from dwh_assets.iceberg.files.data_files import FileTarget, OpenDataFile
-from dwh_assets.iceberg.files.gather import PIECE_BYTES, Gather, pieces
+from dwh_assets.iceberg.files.gather import Gather, pieces
 from dwh_assets.iceberg.files.partitioning import partition_order, sort_columns, split_by_partition
 from dwh_assets.iceberg.files.spill import Spill
 
@@ -37,6 +37,7 @@ PLAIN_CHUNK_BYTES = 96 << 20
 # Rows that memory holds anyway are sorted as one chunk, as long as no text column outgrows its offsets.
 HELD_BYTES = 3 << 29
 BUFFER_BYTES = 192 << 20
+PIECE_BYTES = 32 << 20
 MAX_OPEN_FILES = 200
 PARALLEL_BYTES = 16 << 20
 _THREADS = min(4, os.cpu_count() or 1)
@@ -212,7 +213,7 @@ class TableFilesWriter:
     def _write_last(self, key: Record) -> None:
         """Write all that is left of a partition, and finish its files."""
         partition = self._partitions[key]
-        for rows in pieces(chain(self._spill.read(key), partition.drain())):
+        for rows in pieces(chain(self._spill.read(key), partition.drain()), PIECE_BYTES):
             self._write_rows(key, rows)
         self._finish(partition.idle)
 

@@ -31,6 +31,7 @@ from dwh_assets.iceberg.sql import duckdb_type, quote_identifier
 FILE = "_file"
 POSITION = "_position"
 _SCHEMA_TYPE = 'MAP(INTEGER, STRUCT("name" VARCHAR, "type" VARCHAR, default_value VARCHAR))'
+_BYTES_AT_ONCE = 16 << 20
 _numbers = count()
 
 
@@ -188,7 +189,7 @@ def _register_deletes(
         for delete_file in {delete for task in tasks for delete in task.delete_files}
     )
     # Each table that DuckDB is given takes as long as thousands of rows.
-    for places in pieces(found):
+    for places in pieces(found, _BYTES_AT_ONCE):
         connection.register("arriving", places)
         connection.execute(f"INSERT INTO {name_sql} SELECT * FROM arriving WHERE {_FILE_SQL} IS NOT NULL")
         connection.unregister("arriving")
