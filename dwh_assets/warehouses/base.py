@@ -4,21 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, NamedTuple
+
+# copy: the rows are the table's. external: the warehouse reads the table's own files.
+# merge_into: rows that went or changed stay, closed (a slowly changing dimension of type 2).
+# append_only: every change is a row of its own, and nothing is ever updated.
+Mode = Literal["copy", "external", "merge_into", "append_only"]
+Method = Literal["none", "incremental", "full", "repointed"]
+
+
+class Target(NamedTuple):
+    """Where a replica is, under the names that the warehouse itself shows: database, schema, table.
+
+    `database` is empty for the one that a connection is at. BigQuery says project and dataset instead.
+    """
+
+    database: str
+    schema: str
+    name: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names that are given, outermost first."""
+        return tuple(part for part in self if part)
+
+    def beside(self, name: str) -> Target:
+        """Return a table in the same schema."""
+        return self._replace(name=name)
+
+    def __str__(self) -> str:
+        return ".".join(self.parts)
 
 
 @dataclass(frozen=True)
 class SyncResult:
     """What one sync did.
 
-    `method` is `full` when all rows were loaded, `none` when none had to be; `reason` says why.
+    `method` is `none` when nothing had to be done, `incremental` when only the changes were applied, `full`
+    when all rows were loaded, `repointed` when a warehouse that reads the files itself was shown other ones;
+    `reason` says why.
     `from_snapshot` and `to_snapshot` are what the replica held before and holds now; None is a table
-    without any snapshot, or no replica. `rows_deleted` counts the replica's rows of before that a full
-    load replaced. `bytes` is the size of the rows in Arrow form, `seconds` includes waiting for others.
+    without any snapshot, or no replica. A full load counts the rows of before as deleted. `bytes` is the
+    size of what was sent in Arrow form, `seconds` includes waiting for others.
     """
 
-    mode: Literal["copy"]
-    method: Literal["full", "none"]
+    mode: Mode
+    method: Method
     reason: str
     from_snapshot: int | None
     to_snapshot: int | None
