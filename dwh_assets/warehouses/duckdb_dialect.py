@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.types import (
     IcebergType,
@@ -96,7 +97,7 @@ def _nanosecond_instants(where: str, options: TypeOptions) -> Holding:
         return Holding(
             "TIMESTAMP WITH TIME ZONE",
             arrow,
-            encode=lambda array: array.cast(arrow, safe=False),
+            encode=lambda array: pc.floor_temporal(array, unit="microsecond").cast(arrow),
             lost="digits below the microsecond",
         )
     if options.nanoseconds == "text":
