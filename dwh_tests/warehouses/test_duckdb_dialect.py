@@ -10,7 +10,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import Schema
@@ -89,6 +89,7 @@ def test_a_value_comes_back_as_it_went(connection: duckdb.DuckDBPyConnection, ki
     assert repr(returned.to_pylist()) == repr(sent.to_pylist())
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(), min_size=1))
 def test_each_double_has_a_text_of_its_own(values: list[float]) -> None:
     with duckdb.connect() as connection:
@@ -109,6 +110,7 @@ DECIMALS = st.integers(1, 38).flatmap(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(DECIMALS)
 def test_decimals_of_any_scale_have_the_models_text(drawn: tuple[int, int, int]) -> None:
     digits, scale, unscaled = drawn
@@ -122,6 +124,7 @@ def test_decimals_of_any_scale_have_the_models_text(drawn: tuple[int, int, int])
         assert texts(connection, text_sql) == [model.text(iceberg, value) for value in values]
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.text(), min_size=1))
 def test_texts_of_any_characters_are_told_apart(values: list[str]) -> None:
     with duckdb.connect() as connection:
