@@ -32,7 +32,7 @@ from dwh_assets.errors import ConfigurationError, SchemaError, UnsupportedError
 from dwh_assets.iceberg.arrow.types import align
 from dwh_assets.warehouses.base import Target
 from dwh_assets.warehouses.dialect import TypeOptions
-from dwh_assets.warehouses.duckdb_dialect import DuckDBDialect
+from dwh_assets.warehouses.duckdb.dialect import DuckDBDialect
 from dwh_tests.warehouses import canonical_model as model
 from dwh_tests.warehouses.canonical_values import EDGES
 
