@@ -7,6 +7,7 @@ buckets of its key. Months and years are the days of theirs.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from dwh_assets.warehouses.sides import ComparedColumn, Side
 from dwh_assets.warehouses.source import Source
 
 BUCKETS = 256
+_ESCAPED = re.compile(r"\\(.)")
 _MICROSECONDS = {"hour": 3_600_000_000, "day": 86_400_000_000}
 
 
@@ -76,7 +78,8 @@ class TextPart(Part):
 
     def label(self, group: str | int | None) -> str:
         """Return how a group is called."""
-        return f"{self.name}={'null' if group is None else group}"
+        shown = "null" if group is None else _ESCAPED.sub(r"\1", str(group))
+        return f"{self.name}={shown}"
 
 
 @dataclass(frozen=True)
@@ -184,6 +187,8 @@ class Grouping:
 def _part(name: str, column: ComparedColumn, transform: Transform[Any, Any]) -> Part | None:
     iceberg = column.field.field_type
     match transform:
+        case IdentityTransform() if isinstance(iceberg, DateType | TimestampType | TimestamptzType):
+            return RangePart(name, column, 1, transform)
         case IdentityTransform():
             return TextPart(name, column)
         case TruncateTransform() if isinstance(iceberg, StringType):

@@ -127,8 +127,14 @@ class ParityReport:
 
 def _row(row: RowDifference) -> tuple[str, str, str]:
     sides = (_shown(row.in_table) or {}, _shown(row.in_replica) or {})
-    table, replica = (", ".join(f"{name}: {value}" for name, value in side.items()) for side in sides)
+    table, replica = (
+        ", ".join(f"{name}: {_or_null(value)}" for name, value in side.items()) for side in sides
+    )
     return row.kind, table, replica
+
+
+def _or_null(text: str | None) -> str:
+    return "null" if text is None else text
 
 
 def _shown(values: Mapping[str, Any] | None) -> dict[str, str | None] | None:

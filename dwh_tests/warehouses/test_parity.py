@@ -85,17 +85,25 @@ Maker = Callable[..., Copy]
 
 
 @pytest.fixture
-def copied(catalog: SqlCatalog, tmp_path: Path) -> Iterator[Maker]:
+def copied(catalog: SqlCatalog, lake: Path, tmp_path: Path) -> Iterator[Maker]:
     with ExitStack() as stack:
 
         def make(schema: Schema, rows: pa.Table, spec: PartitionSpec | None = None) -> Copy:
             table = catalog.create_table(NAME, schema, partition_spec=spec or PartitionSpec())
-            table.append(rows)
+            # PyIceberg's own append makes null lists of structs empty ones.
+            writer(lake).write(rows)
+            table.refresh()
             warehouse = DuckDBWarehouse(tmp_path / "w.duckdb")
             session = stack.enter_context(warehouse.open(Purpose(NAME, None)))
             return Copy(table, session, loaded(session, table, rows))
 
         yield make
+
+
+def writer(lake: Path, **options: Any) -> IcebergWriter:
+    uri, warehouse = f"sqlite:///{lake}/catalog.db", f"file://{lake}"
+    catalog = {"catalog": "sql", "catalog_config": {"name": "lake", "uri": uri, "warehouse": warehouse}}
+    return IcebergWriter(IcebergWriterConfig.model_validate({**catalog, "table": NAME, **options}))
 
 
 def loaded(session: DuckDBSession, table: Table, rows: pa.Table) -> tuple[ReplicaColumn, ...]:
@@ -248,7 +256,7 @@ CHANGES: dict[str, tuple[str, list[Any], set[tuple[str, str]]]] = {
         {("other", "count"), ("other", "nulls"), ("other", "hash")},
     ),
     "another zone": (
-        "UPDATE copy SET at = at + INTERVAL 1 HOUR WHERE id = 9",
+        'UPDATE copy SET "at" = "at" + INTERVAL 1 HOUR WHERE id = 9',
         [],
         {("at", "hash")},
     ),
@@ -262,7 +270,7 @@ CHANGES: dict[str, tuple[str, list[Any], set[tuple[str, str]]]] = {
         [],
         {("price", "total"), ("price", "hash")},
     ),
-    "a trailing space": ("UPDATE copy SET note = note || ' ' WHERE id = 9", [], {("note", "hash")}),
+    "a trailing space": ("UPDATE copy SET note = note || ' ' WHERE id = 3", [], {("note", "hash")}),
     # The columns have the same values, in other rows
     "two values swapped": (
         "UPDATE copy SET note = CASE id WHEN 3 THEN 'n|4' ELSE 'n|3' END WHERE id IN (3, 4)",
@@ -312,14 +320,14 @@ def test_a_separator_that_moves_between_columns_is_found(copied: Maker) -> None:
 # --- Where it differs ---
 
 PARTITIONS: dict[str, tuple[str, Transform[Any, Any], set[str]]] = {
-    "hour": ("at", HourTransform(), {"at_part=2024-03-17-03", "at_part=2024-03-17-20"}),
-    "day": ("at", DayTransform(), {"at_part=2024-03-17"}),
-    "month": ("day", MonthTransform(), {"day_part=2024-03", "day_part=2024-04"}),
+    "hour": ("at", HourTransform(), {"at_part=2024-03-16-21", "at_part=2024-03-17-14"}),
+    "day": ("at", DayTransform(), {"at_part=2024-03-16", "at_part=2024-03-17"}),
+    "month": ("day", MonthTransform(), {"day_part=2024-03"}),
     "year": ("day", YearTransform(), {"day_part=2024"}),
-    "identity": ("note", IdentityTransform(), {"note_part=n\\|9", "note_part=n\\|10"}),
-    "identity of days": ("day", IdentityTransform(), {"day_part=19804", "day_part=19813"}),
+    "identity": ("note", IdentityTransform(), {"note_part=n|9", "note_part=n|10"}),
+    "identity of days": ("day", IdentityTransform(), {"day_part=2024-03-22", "day_part=2024-03-31"}),
     "range": ("id", TruncateTransform(10), {"id_part=0", "id_part=10"}),
-    "prefix": ("note", TruncateTransform(3), {"note_part=n\\|9", "note_part=n\\|1"}),
+    "prefix": ("note", TruncateTransform(3), {"note_part=n|9", "note_part=n|1"}),
 }
 
 
@@ -436,21 +444,11 @@ def test_more_rows_than_memory_should_hold_are_compared_in_parts(
 def test_deleted_rows_and_old_versions_are_compared_as_they_are(
     catalog: SqlCatalog, lake: Path, tmp_path: Path
 ) -> None:
-    writer = IcebergWriter(
-        IcebergWriterConfig.model_validate(
-            {
-                "catalog": "sql",
-                "catalog_config": {"uri": f"sqlite:///{lake}/catalog.db", "warehouse": f"file://{lake}"},
-                "table": NAME,
-                "write_mode": "upsert",
-                "key_columns": ["id"],
-            }
-        )
-    )
+    upserts = writer(lake, write_mode="upsert", key_columns=["id"])
     rows = arrow_rows(ORDERS, SOME)
-    first = writer.write(rows).snapshot_id
+    first = upserts.write(rows).snapshot_id
     changed = [order(n, amount=0.5) for n in (3, 4, 50)]
-    writer.write(arrow_rows(ORDERS, changed))
+    upserts.write(arrow_rows(ORDERS, changed))
     table = catalog.load_table(NAME)
     assert any(task.delete_files for task in table.scan().plan_files())
     with DuckDBWarehouse(tmp_path / "w.duckdb").open(Purpose(NAME, None)) as session:
@@ -499,7 +497,8 @@ def test_a_report_is_for_people_and_for_programs(copied: Maker) -> None:
     shown = report.to_markdown()
     assert "**different**" in shown
     assert "| id_part=0 | 10 | 10 |" in shown
-    assert "n\\|9" in shown
+    assert r"note: n\|9" in shown
+    assert "note: null" in shown
 
 
 def test_another_level_is_refused(orders_copy: Copy) -> None:
