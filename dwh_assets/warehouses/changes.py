@@ -67,12 +67,12 @@ class Changes(AbstractContextManager["Changes"]):
 
     def deletes(self) -> pa.RecordBatchReader:
         """Stream what tells the rows apart that go, in the lake's types."""
-        went = self._sides.went.batches if self._sides else partial(self._net, (DELETE, UPDATE_BEFORE))
+        went = self._sides.keys_that_went if self._sides else partial(self._net, (DELETE, UPDATE_BEFORE))
         return self._in_lake_types(self.told_by, went)
 
     def inserts(self) -> pa.RecordBatchReader:
         """Stream the rows that come, in the lake's types."""
-        came = self._sides.came.batches if self._sides else partial(self._net, (INSERT, UPDATE_AFTER))
+        came = self._sides.rows_that_came if self._sides else partial(self._net, (INSERT, UPDATE_AFTER))
         return self._in_lake_types(self.columns, came)
 
     def _net(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
