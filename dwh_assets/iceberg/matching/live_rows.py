@@ -106,7 +106,7 @@ def _finds_columns(table: Table) -> bool:
 def _keeps_names(table: Table, schema: Schema) -> bool:
     """Tell whether all fields inside columns always had their names: DuckDB finds only columns by id.
 
-    PyIceberg writes names that Avro would not take in another form, and other engines as they are.
+    Names that Avro does not take are written otherwise (`by key` is `by_x20key`), as Iceberg's writers do.
     """
     asked = {column.field_id for column in schema.fields if not column.field_type.is_primitive}
     paths: dict[int, str] = {}
@@ -114,8 +114,8 @@ def _keeps_names(table: Table, schema: Schema) -> bool:
     for column in (column for known in (*table.metadata.schemas, schema) for column in known.fields):
         if column.field_id not in asked:
             continue
-        inner = [field for field in index_by_id(Schema(column)).values() if field != column]
-        if any(make_compatible_name(field.name) != field.name for field in inner):
+        inside = index_by_id(Schema(column))
+        if any(i != column.field_id and make_compatible_name(f.name) != f.name for i, f in inside.items()):
             return False
         for field_id, name in index_name_by_id(Schema(column)).items():
             path = f"{column.field_id}{name[len(column.name) :]}"
