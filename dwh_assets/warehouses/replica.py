@@ -170,6 +170,8 @@ class Replica:
             self._pin(ledger, source.snapshot_id)
             brought = Sync(session, self.target, source, self.mode, self.options, arriving, run_id).bring()
             self._unpin_others(ledger, source.snapshot_id)
+            if brought.method != "none":
+                session.sweep(self.target)
             return SyncResult(
                 mode=self.mode,
                 method=brought.method,

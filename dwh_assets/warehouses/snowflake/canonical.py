@@ -72,6 +72,9 @@ def _limb_sql(digest_sql: str, number: int) -> str:
 
 def _decimal_sql(iceberg: DecimalType, value_sql: str) -> str:
     text_sql = f"TO_VARCHAR({value_sql})"
+    if iceberg.precision == iceberg.scale:
+        # Emulators leave out the zero before the point when the type has no digit there.
+        text_sql = rf"REGEXP_REPLACE(REGEXP_REPLACE({text_sql}, '^-\\.', '-0.'), '^\\.', '0.')"
     return rf"REGEXP_REPLACE({text_sql}, '\\.?0+$', '')" if iceberg.scale else text_sql
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,14 @@ from typing import Any
 import pyarrow as pa
 from snowflake.connector import SnowflakeConnection
 
-from dwh_assets.errors import CommitUnknownError, DwhError, NotFoundError, TerminalError, UnavailableError
+from dwh_assets.errors import (
+    CommitUnknownError,
+    ConflictError,
+    DwhError,
+    NotFoundError,
+    TerminalError,
+    UnavailableError,
+)
 from dwh_assets.warehouses.base import Target
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.evolution import ColumnStep
@@ -29,6 +37,8 @@ from dwh_assets.warehouses.snowflake.tables_sql import (
     create_sql,
     supplant_sql,
 )
+
+_LOG = logging.getLogger(__name__)
 
 # More bytes than these are many rows, however few they are.
 _FEW_ROWS_BYTES = 4 << 20
@@ -88,17 +98,23 @@ class SnowflakeSession(Session):
         """Commit what the block did, or undo it when the block raises.
 
         A block that hides the failure of one of its statements is undone as well, with a `TerminalError`.
-        Raises `CommitUnknownError` when the server fell silent over the commit.
+        Raises `CommitUnknownError` when the server fell silent over the commit, and `ConflictError` when it
+        did so before: all of the transaction can be done again.
         """
         self._sent.change("BEGIN")
         self._in_transaction, self._failed = True, False
         try:
             yield
             self._commit()
-        except BaseException:
+        except BaseException as error:
             # What went wrong first is what matters; a connection that is gone has lost its changes.
             with suppress(DwhError):
                 self._sent.change("ROLLBACK")
+            if isinstance(error, UnavailableError):
+                # Where the service would wait for a lock, emulators answer with an internal error.
+                raise ConflictError(
+                    f"The transaction was undone. {error.message}", remedy="Repeat the call."
+                ) from error
             raise
         finally:
             self._in_transaction = False
@@ -232,16 +248,18 @@ class SnowflakeSession(Session):
         return target.beside(f"{_STAGING}{self._token}_{label.upper()}")
 
     def sweep(self, target: Target) -> None:
-        """Drop the staging tables of a day ago in the target's schema. Stages end with their sessions."""
+        """Drop the staging tables of a day ago in the target's schema. Stages end with their sessions.
+
+        A table that cannot be dropped is but logged: the sync before it has done its work.
+        """
         place_sql = self._information_sql(target, "TABLES")
-        rows = self.fetch(
-            f"SELECT TABLE_NAME FROM {place_sql} WHERE TABLE_SCHEMA = ? AND STARTSWITH(TABLE_NAME, ?)",
-            target.schema,
-            _STAGING,
-        )
-        for (name,) in rows:
-            if _is_left_behind(name):
-                self.drop_table(target.beside(name))
+        sql = f"SELECT TABLE_NAME FROM {place_sql} WHERE TABLE_SCHEMA = ? AND STARTSWITH(TABLE_NAME, ?)"
+        try:
+            for (name,) in self.fetch(sql, target.schema, _STAGING):
+                if _is_left_behind(name):
+                    self.drop_table(target.beside(name))
+        except DwhError as error:
+            _LOG.warning("staging tables beside %s are left behind: %s", target, error)
 
     def _information_sql(self, target: Target, view: str) -> str:
         """Return a view of the information schema, of the target's database."""

@@ -80,25 +80,28 @@ def _nested(iceberg: IcebergType, options: TypeOptions) -> Holding:
         staged_sql=(lambda text_sql: f"CAST(PARSE_JSON({text_sql}) AS {declared_sql})")
         if native
         else (lambda text_sql: f"PARSE_JSON({text_sql})"),
-        lost="the order of a map's keys" if native and _has_map(iceberg) else "",
+        lost="the order of a map's keys" if native and _loses_order(iceberg) else "",
     )
 
 
 def _native_type(iceberg: IcebergType) -> str:
-    is_array = isinstance(iceberg, ListType) or (
-        isinstance(iceberg, MapType) and not isinstance(iceberg.key_type, StringType)
-    )
-    return "ARRAY" if is_array else "OBJECT"
+    is_object = isinstance(iceberg, StructType) or _has_text_keys(iceberg)
+    return "OBJECT" if is_object else "ARRAY"
 
 
-def _has_map(iceberg: IcebergType) -> bool:
+def _has_text_keys(iceberg: IcebergType) -> bool:
+    return isinstance(iceberg, MapType) and isinstance(iceberg.key_type, StringType)
+
+
+def _loses_order(iceberg: IcebergType) -> bool:
+    """Tell whether a map somewhere inside becomes an object."""
     match iceberg:
         case MapType():
-            return True
+            return _has_text_keys(iceberg) or _loses_order(iceberg.value_type)
         case ListType():
-            return _has_map(iceberg.element_type)
+            return _loses_order(iceberg.element_type)
         case StructType():
-            return any(_has_map(field.field_type) for field in iceberg.fields)
+            return any(_loses_order(field.field_type) for field in iceberg.fields)
         case _:
             return False
 

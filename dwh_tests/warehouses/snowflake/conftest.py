@@ -17,9 +17,14 @@ Connect = Callable[[], AbstractContextManager[SnowflakeConnection]]
 
 
 @pytest.fixture
-def connect(fakesnow: FakeSnow) -> Connect:
+def database() -> str:
+    return f"DB_{secrets.token_hex(4)}".upper()
+
+
+@pytest.fixture
+def connect(fakesnow: FakeSnow, database: str) -> Connect:
     """Connections to a database that no other test has; internal errors are repeated for two seconds."""
-    return partial(fakesnow.connect, f"DB_{secrets.token_hex(4)}".upper(), network_timeout=2)
+    return partial(fakesnow.connect, database, network_timeout=2)
 
 
 @pytest.fixture
@@ -29,5 +34,9 @@ def warehouse(connect: Connect) -> SnowflakeWarehouse:
 
 @pytest.fixture
 def session(warehouse: SnowflakeWarehouse) -> Iterator[SnowflakeSession]:
-    with warehouse.open(Purpose("sales.orders", "run-1")) as session:
+    with new_session(warehouse) as session:
         yield session
+
+
+def new_session(warehouse: SnowflakeWarehouse) -> AbstractContextManager[SnowflakeSession]:
+    return warehouse.open(Purpose("sales.orders", "run-1"))
