@@ -6,6 +6,7 @@ from dwh_tests.servers.azurite import AzuriteServer
 from dwh_tests.servers.gcs import FakeGcsServer
 from dwh_tests.servers.hive import HiveMetastore
 from dwh_tests.servers.iceberg_rest import IcebergRestServer
+from dwh_tests.servers.local_bigquery import LocalBigQuery
 from dwh_tests.servers.moto import MotoServer
 from dwh_tests.servers.postgres import PostgresServer
 from dwh_tests.servers.process import Server
@@ -17,6 +18,7 @@ SERVERS: tuple[type[Server], ...] = (
     HiveMetastore,
     AzuriteServer,
     FakeGcsServer,
+    LocalBigQuery,
 )
 
 

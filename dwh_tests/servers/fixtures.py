@@ -17,6 +17,7 @@ from dwh_tests.servers.downloads import DownloadFailed
 from dwh_tests.servers.gcs import FakeGcsServer
 from dwh_tests.servers.hive import HiveMetastore
 from dwh_tests.servers.iceberg_rest import IcebergRestServer
+from dwh_tests.servers.local_bigquery import LocalBigQuery
 from dwh_tests.servers.moto import MotoServer
 from dwh_tests.servers.object_store import FILE_IOS, ObjectStore
 from dwh_tests.servers.postgres import PostgresServer
@@ -82,6 +83,13 @@ def azurite_server() -> Iterator[AzuriteServer]:
 def gcs_server() -> Iterator[FakeGcsServer]:
     """Google Cloud Storage."""
     with usable(FakeGcsServer)() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def local_bigquery() -> Iterator[LocalBigQuery]:
+    """BigQuery."""
+    with usable(LocalBigQuery)() as server:
         yield server
 
 
