@@ -19,7 +19,8 @@ from dwh_assets.orchestration.metadata import replica_metadata
 from dwh_assets.orchestration.resources import IcebergCatalogResource
 from dwh_assets.orchestration.time_travel import run_as_of
 from dwh_assets.warehouses.base import SyncResult
-from dwh_assets.warehouses.duckdb import DuckDBReplica, DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+from dwh_assets.warehouses.replica import Replica
 
 
 class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
@@ -57,7 +58,7 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
             columns = context.definition_metadata.get("columns")
             return convert(self.replica(metadata["table"], metadata["into"]).read(columns=columns))
 
-    def replica(self, table: str, into: str) -> DuckDBReplica:
+    def replica(self, table: str, into: str) -> Replica:
         """Return the replica of `table` at schema.table `into`."""
         return self._warehouse().replica(table, into=into)
 
@@ -66,9 +67,7 @@ class DuckDBReplicaIOManager(dg.ConfigurableIOManager):
         replica = self.replica(table, into)
         return replica.snapshot_id, replica.count()
 
-    def _report(
-        self, context: dg.OutputContext, replica: DuckDBReplica, result: SyncResult, table: Table
-    ) -> None:
+    def _report(self, context: dg.OutputContext, replica: Replica, result: SyncResult, table: Table) -> None:
         snapshot = table.snapshot_by_id(result.to_snapshot) if result.to_snapshot else None
         if snapshot:
             step.set_data_version(context, str(logical_snapshot_id(table.metadata, snapshot)))
