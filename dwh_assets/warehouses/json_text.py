@@ -1,4 +1,4 @@
-"""Nested values as JSON text and back, with nothing lost: for warehouses whose own nested types lose something.
+"""Nested values as JSON text and back, losing nothing: for warehouses whose own nested types lose something.
 
 A struct is an object, a list an array, a map an array of objects with `key` and `value`, in its order and
 with keys of any type. What JSON has no form for is text: decimals digit by digit, moments as ISO 8601 says

@@ -82,7 +82,7 @@ class LocalBigQuery(ProcessServer):
         from google.cloud import bigquery
 
         options = {"api_endpoint": self.endpoint}
-        credentials: Any = AnonymousCredentials()  # type: ignore[no-untyped-call]
+        credentials: Any = AnonymousCredentials()
         with bigquery.Client(self.project, credentials, client_options=options) as client:
             yield client
 
@@ -107,7 +107,9 @@ class LocalBigQuery(ProcessServer):
             BigQueryReadGrpcTransport,
         )
 
-        with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
+        # As Google's own channels are: blocks of rows are larger than gRPC allows otherwise.
+        unlimited = [("grpc.max_receive_message_length", -1)]
+        with grpc.insecure_channel(f"127.0.0.1:{self.grpc_port}", options=unlimited) as channel:
             yield BigQueryReadClient(transport=BigQueryReadGrpcTransport(channel=channel))
 
     def command(self) -> list[str]:

@@ -53,9 +53,7 @@ def _primitive(iceberg: IcebergType, where: str, options: TypeOptions) -> Holdin
         return Holding(_decimal_type(iceberg), pa.decimal128(iceberg.precision, iceberg.scale))
     if isinstance(iceberg, FixedType):
         fixed = pa.binary(len(iceberg))
-        return Holding(
-            "BYTES", pa.large_binary(), decode=lambda array: array.cast(pa.binary()).cast(fixed)
-        )
+        return Holding("BYTES", pa.large_binary(), decode=lambda array: array.cast(pa.binary()).cast(fixed))
     if isinstance(iceberg, TimestampNanoType | TimestamptzNanoType):
         return _nanoseconds(iceberg, where, options)
     found = _PRIMITIVES.get(type(iceberg))

@@ -43,9 +43,7 @@ class _Native:
     def _struct(self, struct: StructType, where: str) -> Holding:
         names = [column_name(field.name) for field in struct.fields]
         held = [self.holding(field.field_type, f"{where}.{field.name}") for field in struct.fields]
-        fields_sql = ", ".join(
-            f"{quote(name)} {one.sql_type}" for name, one in zip(names, held, strict=True)
-        )
+        fields_sql = ", ".join(f"{quote(name)} {one.sql_type}" for name, one in zip(names, held, strict=True))
         lost = [
             _lost(field.field_type, one, required=field.required)
             for field, one in zip(struct.fields, held, strict=True)
