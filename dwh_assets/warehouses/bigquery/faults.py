@@ -66,7 +66,7 @@ def reason_of(error: Exception) -> str:
 
 
 def _by_reason(error: Exception, said: str) -> DwhError | None:
-    reason, text = reason_of(error), str(error).lower()
+    reason, text = reason_of(error), _message(error).lower()
     if reason == "quotaExceeded":
         return UnavailableError(
             said,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections import deque
@@ -18,7 +17,6 @@ from google.cloud import bigquery
 from dwh_assets.warehouses.bigquery.faults import TRANSIENT, explained
 
 _ROW_GROUP_BYTES = 32 << 20
-_CHUNK_BYTES = 1 << 20
 _PAUSES = (1.0, 4.0, 16.0)
 
 
@@ -26,18 +24,18 @@ _PAUSES = (1.0, 4.0, 16.0)
 class ParquetLoads:
     """Sends rows into one table. Up to `parallel` jobs run at a time, each with its file still on disk.
 
-    A job's id is made of the table, of when the table was made, and of the file's content: a job that is
-    sent again, because its answer was lost, is found instead of doubled, and one for a table that was made
-    anew is not mistaken for it.
+    `name` is no other load's. The jobs' ids are made of it and of the file's number, so a job that is sent
+    again, because the answer to it was lost, is found there instead of doubled.
     """
 
     client: bigquery.Client
     table: bigquery.Table
+    name: str
     labels: dict[str, str]
     file_bytes: int
     parallel: int
     jobs: int = 0
-    _running: deque[tuple[Any, BinaryIO, str]] = field(default_factory=deque)
+    _running: deque[tuple[Any, BinaryIO]] = field(default_factory=deque)
 
     def load(self, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
         """Add the rows, and return when they are there. Raises `DwhError`."""
@@ -49,37 +47,35 @@ class ParquetLoads:
             while self._running:
                 self._finish()
         finally:
-            for _, file, _ in self._running:
+            for _, file in self._running:
                 file.close()
             self._running.clear()
 
     def _begin(self, file: BinaryIO) -> None:
-        job_id = self._job_id(file)
-        self._running.append((self._send(file, f"{job_id}_0"), file, job_id))
+        self._running.append((self._send(file, f"{self.name}_{self.jobs}"), file))
         self.jobs += 1
 
     def _finish(self) -> None:
         """Wait for the oldest job; one that failed by no fault of the rows is sent again under a new id."""
-        job, file, job_id = self._running.popleft()
-        with file:
-            for attempt, pause in enumerate(_PAUSES, 1):
+        job, file = self._running.popleft()
+        with file, explained(f"Rows could not be loaded into {self.table.full_table_id}"):
+            for pause in _PAUSES:
                 try:
                     job.result()
                     return
                 except TRANSIENT:
                     time.sleep(pause)
-                    if _failed(job):
-                        job = self._send(file, f"{job_id}_{attempt}")
-            with explained(f"Rows could not be loaded into {self.table.full_table_id}"):
-                job.result()
+                    if job.state == "DONE" and job.error_result:
+                        job = self._send(file, f"{job.job_id}_again")
+            job.result()
 
     def _send(self, file: BinaryIO, job_id: str) -> Any:
-        for pause in _PAUSES:
-            try:
-                return self._send_once(file, job_id)
-            except TRANSIENT:
-                time.sleep(pause)
         with explained(f"Rows could not be sent to {self.table.full_table_id}"):
+            for pause in _PAUSES:
+                try:
+                    return self._send_once(file, job_id)
+                except TRANSIENT:
+                    time.sleep(pause)
             return self._send_once(file, job_id)
 
     def _send_once(self, file: BinaryIO, job_id: str) -> Any:
@@ -109,19 +105,6 @@ class ParquetLoads:
             parquet_options=lists,
             labels=self.labels,
         )
-
-    def _job_id(self, file: BinaryIO) -> str:
-        file.seek(0)
-        content = hashlib.sha256()
-        while chunk := file.read(_CHUNK_BYTES):
-            content.update(chunk)
-        made = self.table.created.isoformat() if self.table.created else ""
-        what = "\0".join([self.table.full_table_id or "", made, str(self.jobs), content.hexdigest()])
-        return f"dwh_load_{hashlib.sha256(what.encode()).hexdigest()[:40]}"
-
-
-def _failed(job: Any) -> bool:
-    return bool(job.state == "DONE" and job.error_result)
 
 
 def _files(schema: pa.Schema, batches: Iterable[pa.RecordBatch], most_bytes: int) -> Iterator[BinaryIO]:

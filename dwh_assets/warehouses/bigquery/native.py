@@ -50,11 +50,11 @@ class _Native:
         ]
 
         def encode(array: pa.Array) -> pa.Array:
-            children = zip(held, _children(array), strict=True)
+            children = zip(held, array.flatten(), strict=True)
             return _rebuilt(array, names, [_encoded(one, child) for one, child in children])
 
         def decode(array: pa.Array) -> pa.Array:
-            children = zip(held, _children(array), strict=True)
+            children = zip(held, array.flatten(), strict=True)
             return _rebuilt(array, names, [_decoded(one, child) for one, child in children])
 
         arrow = pa.struct([(name, one.arrow_type) for name, one in zip(names, held, strict=True)])
@@ -112,10 +112,6 @@ def _encoded(held: Holding, array: pa.Array) -> pa.Array:
 
 def _decoded(held: Holding, array: pa.Array) -> pa.Array:
     return held.decode(array) if held.decode else array
-
-
-def _children(array: pa.StructArray) -> list[pa.Array]:
-    return [array.field(position) for position in range(array.type.num_fields)]
 
 
 def _rebuilt(array: pa.StructArray, names: list[str], children: list[pa.Array]) -> pa.StructArray:

@@ -64,7 +64,7 @@ class BigQuerySession(Session):
         self._queries = Queries(client, purpose)
         self._read_client = read_client
         self._write_client = write_client
-        self._token = uuid4().hex[:8]
+        self._token = uuid4().hex
         self._loads = 0
 
     @property
@@ -85,12 +85,12 @@ class BigQuerySession(Session):
 
     def stream(self, sql: str, *parameters: Any) -> pa.RecordBatchReader:
         """Run a query and stream its rows in Arrow form, a page or a block of the Read API at a time."""
-        _, rows = self._queries.run(sql, parameters)
+        job, rows = self._queries.run(sql, parameters)
         batches = self._batches(rows)
         first = next(batches, None)
         if first is None:
             with explained("A result could not be read"):
-                return rows.to_arrow(create_bqstorage_client=False).to_reader()
+                return job.result().to_arrow(create_bqstorage_client=False).to_reader()
         return pa.RecordBatchReader.from_batches(first.schema, chain([first], batches))
 
     def _batches(self, rows: Any) -> Iterator[pa.RecordBatch]:
@@ -253,6 +253,7 @@ class BigQuerySession(Session):
         loads = ParquetLoads(
             self._client,
             self._table(target),
+            f"dwh_load_{self._token}_{self._loads}",
             self._queries.labels,
             file_bytes=limits.file_bytes,
             parallel=limits.parallel_files,
