@@ -65,6 +65,18 @@ class StagedChanges:
                     f"{self.changes.rows_inserted:,} rows were to be inserted, and {inserted:,} were"
                 )
 
+    def rows_updated(self) -> int:
+        """Count the rows that go and come again with the same key."""
+        if not (self.changes.keys and self.changes.rows_deleted and self.changes.rows_inserted):
+            return 0
+        dialect = self.session.dialect
+        deletes_sql, inserts_sql = dialect.qualify(self._deletes), dialect.qualify(self._inserts)
+        found = self.session.fetch(
+            f"SELECT count(*) FROM {deletes_sql} WHERE EXISTS"
+            f" (SELECT 1 FROM {inserts_sql} WHERE {self._same_sql})"
+        )
+        return int(found[0][0])
+
     def drop(self) -> None:
         """Remove the staging tables."""
         for staging in (self._deletes, self._inserts, self._spared):
@@ -98,18 +110,24 @@ class StagedChanges:
         arriving: Arriving,
     ) -> None:
         self.session.create_table(staging, columns, Layout(), existing="replace")
-        self.session.insert(staging, columns, arriving.counted(encoded(rows, columns)))
+        with arriving.failures():
+            self.session.insert(staging, columns, arriving.counted(encoded(rows, columns)))
 
     def _delete(self) -> int:
         """Delete the rows that are told by the staged values, all copies of them."""
         dialect = self.session.dialect
-        same_sql = " AND ".join(
-            same_sql(dialect, dialect.quote(staged.name), dialect.quote(own.name), own)
-            for staged, own in zip(self._told_by, self.changes.told_by, strict=True)
-        )
         return self.session.execute(
             f"DELETE FROM {dialect.qualify(self.target)} WHERE EXISTS"
-            f" (SELECT 1 FROM {dialect.qualify(self._deletes)} WHERE {same_sql})"
+            f" (SELECT 1 FROM {dialect.qualify(self._deletes)} WHERE {self._same_sql})"
+        )
+
+    @property
+    def _same_sql(self) -> str:
+        """A condition that a row of the replica, or of `inserts`, is told by a row of `deletes`."""
+        dialect = self.session.dialect
+        return " AND ".join(
+            same_sql(dialect, dialect.quote(staged.name), dialect.quote(own.name), own)
+            for staged, own in zip(self._told_by, self.changes.told_by, strict=True)
         )
 
     def _delete_copies(self) -> int:
@@ -128,7 +146,7 @@ class StagedChanges:
             f"{value_sql} AS {name_sql}" for value_sql, name_sql in zip(gone, names, strict=True)
         )
         groups_sql = ", ".join(gone)
-        same_sql = " AND ".join(
+        condition_sql = " AND ".join(
             _equal_sql(dialect, f"gone.{name_sql}", value_sql, column)
             for name_sql, value_sql, column in zip(names, own, self.changes.told_by, strict=True)
         )
@@ -141,7 +159,7 @@ class StagedChanges:
             f" (SELECT {kept_sql}, gone.{times_sql}, row_number() OVER (PARTITION BY {partition_sql}"
             f" ORDER BY gone.{times_sql}) AS {copy_sql} FROM {dialect.qualify(self.target)} AS kept JOIN"
             f" (SELECT {gone_sql}, count(*) AS {times_sql} FROM {dialect.qualify(self._deletes)}"
-            f" GROUP BY {groups_sql}) AS gone ON {same_sql}) AS copies WHERE {copy_sql} > {times_sql}"
+            f" GROUP BY {groups_sql}) AS gone ON {condition_sql}) AS copies WHERE {copy_sql} > {times_sql}"
         )
 
 

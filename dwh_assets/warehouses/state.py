@@ -63,16 +63,15 @@ class Records:
         return self._dialect.state_table(self.target)
 
     def prepare(self, table: str) -> ReplicaState:
-        """Return the replica's record; make it, and the table of records, where they are missing.
+        """Make the replica's record, and the table of records where that is missing; return the record.
 
-        A new record says nothing yet but that a sync of `table` has begun.
+        It says nothing yet but that a sync of `table` has begun.
         """
         if self.session.describe(self._table) is None:
             self.session.ensure_schema(self._table)
             columns = _record_columns(self._dialect)
             self.session.create_table(self._table, columns, Layout(), existing="keep")
-        if self.read() is None:
-            self._insert(table)
+        self._insert(table)
         found = self.read()
         if found is None:
             raise ConflictError(f"The record of {self.target} was removed.", remedy="Repeat the sync.")
@@ -140,7 +139,7 @@ class Records:
     def _insert(self, table: str) -> None:
         names = (*_NAMES, "generation", "iceberg_table", "row_count")
         names_sql = ", ".join(map(self._column_sql, names))
-        markers_sql = self._dialect.parameters(len(names))
+        markers_sql = self._dialect.parameters_sql(len(names))
         self.session.execute(
             f"INSERT INTO {self._table_sql} ({names_sql}) VALUES ({markers_sql})",
             *(self.target.schema, self.target.name, 0, table, 0),
