@@ -17,7 +17,7 @@ from dwh_assets.errors import ConflictError, NotFoundError, UnsupportedError
 from dwh_assets.ledger import Ledger, Pin
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Mode, ReplicaState, SyncResult, Target
-from dwh_assets.warehouses.columns import decoded, replica_columns
+from dwh_assets.warehouses.columns import decoded, fetched_sql, replica_columns
 from dwh_assets.warehouses.dialect import Dialect, ReplicaColumn
 from dwh_assets.warehouses.history import KeepChanges, KeepVersions, current_rows_sql
 from dwh_assets.warehouses.options import ReplicaOptions
@@ -175,6 +175,8 @@ class Replica:
             sync = SYNCS[self.mode](session, self.target, source, self.mode, self.options, arriving, run_id)
             brought = sync.bring()
             self._unpin_others(ledger, source.snapshot_id)
+            if brought.method != "none":
+                session.sweep(self.target)
             return SyncResult(
                 mode=self.mode,
                 method=brought.method,
@@ -219,9 +221,9 @@ class Replica:
         held: Mapping[str, ReplicaColumn],
         where: Mapping[str, Any],
     ) -> tuple[str, list[Any]]:
-        names_sql = ", ".join(dialect.quote(column.name) for column in columns)
+        values_sql = ", ".join(fetched_sql(dialect, column) for column in columns)
         query_sql = (
-            f"SELECT {names_sql} FROM {dialect.qualify(self.target)} WHERE {self._current_sql(dialect)}"
+            f"SELECT {values_sql} FROM {dialect.qualify(self.target)} WHERE {self._current_sql(dialect)}"
         )
         conditions = {_named(held, name, self.into): value for name, value in where.items()}
         conditions_sql = "".join(

@@ -14,9 +14,11 @@ import pytest
 from dwh_tests.servers.all_servers import servers_required
 from dwh_tests.servers.azurite import AzuriteServer
 from dwh_tests.servers.downloads import DownloadFailed
+from dwh_tests.servers.fakesnow import FakeSnow
 from dwh_tests.servers.gcs import FakeGcsServer
 from dwh_tests.servers.hive import HiveMetastore
 from dwh_tests.servers.iceberg_rest import IcebergRestServer
+from dwh_tests.servers.local_bigquery import LocalBigQuery
 from dwh_tests.servers.moto import MotoServer
 from dwh_tests.servers.object_store import FILE_IOS, ObjectStore
 from dwh_tests.servers.postgres import PostgresServer
@@ -82,6 +84,20 @@ def azurite_server() -> Iterator[AzuriteServer]:
 def gcs_server() -> Iterator[FakeGcsServer]:
     """Google Cloud Storage."""
     with usable(FakeGcsServer)() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fakesnow() -> Iterator[FakeSnow]:
+    """Snowflake."""
+    with usable(FakeSnow)() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def local_bigquery() -> Iterator[LocalBigQuery]:
+    """BigQuery."""
+    with usable(LocalBigQuery)() as server:
         yield server
 
 
