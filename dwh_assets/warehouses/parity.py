@@ -21,6 +21,7 @@ from dwh_assets.warehouses.fingerprint import (
     column_figures,
     grouped_figures,
     hashed_columns,
+    native_rows_figures,
     rows_figures,
 )
 from dwh_assets.warehouses.grouping import Grouping
@@ -32,7 +33,7 @@ from dwh_assets.warehouses.parity_report import (
 )
 from dwh_assets.warehouses.parity_rows import compare_rows
 from dwh_assets.warehouses.session import Session
-from dwh_assets.warehouses.sides import LakeSide, ReplicaSide, Side, compared_columns
+from dwh_assets.warehouses.sides import LakeSide, ReplicaSide, Side, alike, compared_columns
 from dwh_assets.warehouses.source import Source
 
 Answer = TypeVar("Answer")
@@ -92,7 +93,7 @@ class _Parity:
 
     def fingerprint(self) -> ParityReport:
         """Compare hashes."""
-        table, replica = self._both(lambda side: rows_figures(side, self._hashed, self._counted))
+        table, replica = self._both(self._figures)
         not_compared = {**self._left_out, **{column.name: _NO_TEXT for column in self._counted}}
         return self._report(
             "fingerprint",
@@ -103,6 +104,11 @@ class _Parity:
             bytes=self._file_bytes,
             **({} if table == replica else self._differences()),
         )
+
+    def _figures(self, side: Side) -> RowsFigures:
+        if self._hashed and not self._counted and alike(self._replica, self._hashed):
+            return native_rows_figures(side, self._hashed)
+        return rows_figures(side, self._hashed, self._counted)
 
     def full(self) -> ParityReport:
         """Compare all values."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from operator import methodcaller
@@ -20,6 +20,7 @@ from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Mode, ReplicaState, SyncResult, Target
 from dwh_assets.warehouses.columns import decoded, fetched_sql, replica_columns
 from dwh_assets.warehouses.dialect import Dialect, ReplicaColumn
+from dwh_assets.warehouses.external import ShowFiles
 from dwh_assets.warehouses.history import KeepChanges, KeepVersions, current_rows_sql
 from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.parity import verify
@@ -31,7 +32,12 @@ from dwh_assets.warehouses.source import Source, open_source
 from dwh_assets.warehouses.state import Records
 from dwh_assets.warehouses.sync import Brought, Sync
 
-SYNCS: dict[Mode, type[Sync]] = {"copy": Sync, "merge_into": KeepVersions, "append_only": KeepChanges}
+SYNCS: dict[Mode, type[Sync]] = {
+    "copy": Sync,
+    "merge_into": KeepVersions,
+    "append_only": KeepChanges,
+    "external": ShowFiles,
+}
 
 
 class Sessions(Protocol):
@@ -259,8 +265,12 @@ class Replica:
         if ledger:
             ledger.unpin(self.owner, keep=snapshot_id)
 
-    def _open(self, *, read_only: bool = False, run_id: str | None = None) -> AbstractContextManager[Session]:
-        return self.sessions.open(Purpose(self.table, run_id), read_only=read_only)
+    @contextmanager
+    def _open(self, *, read_only: bool = False, run_id: str | None = None) -> Iterator[Session]:
+        with self.sessions.open(Purpose(self.table, run_id), read_only=read_only) as session:
+            if self.mode == "external":
+                session.require_files()
+            yield session
 
     def _held_columns(self, session: Session) -> dict[str, ReplicaColumn]:
         """The columns that the replica holds, by their names in the lake."""

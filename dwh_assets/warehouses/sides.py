@@ -149,6 +149,16 @@ class LakeSide(Side):
         return LiveRows(f"SELECT * FROM {quote_identifier(name)}", ())
 
 
+def alike(replica: ReplicaSide, columns: Sequence[ComparedColumn]) -> bool:
+    """Tell whether this process's DuckDB computes both sides, and has the same types on both."""
+    return replica.dialect.capabilities.warehouse == "duckdb" and all(
+        column.field.field_type.is_primitive
+        and column.held.holding.encode is None
+        and column.held.holding.sql_type == _native(column).sql_type
+        for column in columns
+    )
+
+
 def _native(column: ComparedColumn) -> Holding:
     return _DUCKDB.holding(column.field.field_type, column.name, TypeOptions())
 

@@ -99,6 +99,15 @@ class Sync:
 
     def bring(self) -> Brought:
         """Do what is needed. Raises `ConflictError` when another sync came between."""
+        seen, found = self._prepared()
+        held = seen if seen.synced_at else None
+        try:
+            return self._follow(seen, held, found)
+        except ReloadNeeded as reason:
+            return self._reload(seen, held, found, str(reason))
+
+    def _prepared(self) -> tuple[ReplicaState, Sequence[str] | None]:
+        """Return the record, and the names of the target's columns where it is there."""
         _ = self.columns  # what cannot be held is refused before anything is made
         found, recorded = self.session.describe(self.target), self.records.read()
         self._require_ours(recorded, found)
@@ -107,11 +116,7 @@ class Sync:
             self.session.ensure_schema(self.target)
         seen = recorded or self.records.prepare(self.source.name)
         self._wait_for_other(seen)
-        held = seen if seen.synced_at else None
-        try:
-            return self._follow(seen, held, found)
-        except ReloadNeeded as reason:
-            return self._reload(seen, held, found, str(reason))
+        return seen, found
 
     # --- Deciding ---
 
