@@ -58,8 +58,10 @@ class Sides:
     def rows_that_came(self) -> Iterator[pa.RecordBatch]:
         """Stream the rows that came, in the columns of the comparison."""
         inside = [field.name for field in self.came.columns.fields]
+        # Not `column_names`: those of the fields inside of others are among them.
+        outside = [field.name for field in self.compared.fields]
         for table in self.came.tables():
-            yield from table.select(inside).rename_columns(self.compared.column_names).to_batches()
+            yield from table.select(inside).rename_columns(outside).to_batches()
 
     def close(self) -> None:
         """Remove what is kept on disk."""
