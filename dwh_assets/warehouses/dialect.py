@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
-from pyiceberg.types import IcebergType, NestedField
+from pyiceberg.types import DecimalType, IcebergType, IntegerType, LongType, NestedField
 
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.sql import quote_identifier
@@ -22,6 +22,9 @@ from dwh_assets.warehouses.base import Target
 _PLAIN = re.compile(r'[^."]+')
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 _DOTTED = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))*")
+
+# So that the sum of ten billion such decimals has 38 digits
+_MOST_SUMMED_DIGITS = 28
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,9 @@ class Holding:
     `sql_type` is the column's declaration. Rows travel as `arrow_type`: `encode` turns an array of the
     lake's type (`iceberg.arrow.types.arrow_schema`) into it, `decode` turns what a query brought back into
     the lake's type; None where nothing needs doing but a cast. `staged_sql` gets the SQL of a staged
-    value and returns that of the stored one (`PARSE_JSON` and its like). `lost` says in words what is
-    lost, and is empty where reading back gives the same values.
+    value and returns that of the stored one (`PARSE_JSON` and its like); `fetched_sql` gets that of a
+    stored value and returns what a query is to bring back. `lost` says in words what is lost, and is empty
+    where reading back gives the same values.
     """
 
     sql_type: str
@@ -85,6 +89,7 @@ class Holding:
     encode: Callable[[pa.Array], pa.Array] | None = None
     decode: Callable[[pa.Array], pa.Array] | None = None
     staged_sql: Callable[[str], str] | None = None
+    fetched_sql: Callable[[str], str] | None = None
     lost: str = ""
 
 
@@ -120,6 +125,14 @@ class Dialect(ABC):
     @abstractmethod
     def limbs_sql(self, text_sql: str) -> tuple[str, str, str, str]:
         """Return SQL for the MD5 of a text as four integers of 32 bits."""
+
+    def sum_sql(self, iceberg: IcebergType, value_sql: str) -> str | None:
+        """Return SQL for the exact sum of integers or decimals; None for what may have none that fits."""
+        if isinstance(iceberg, IntegerType | LongType):
+            return f"SUM(CAST({value_sql} AS DECIMAL(38, 0)))"
+        if isinstance(iceberg, DecimalType) and iceberg.precision <= _MOST_SUMMED_DIGITS:
+            return f"SUM(CAST({value_sql} AS DECIMAL(38, {iceberg.scale:d})))"
+        return None
 
     def name(self, lake_name: str) -> str:
         """Return the name that a lake's column has in the warehouse.
@@ -161,14 +174,17 @@ class Dialect(ABC):
         return ", ".join([self.capabilities.placeholder] * count)
 
 
-def split_name(into: str) -> list[str]:
-    """Return the parts of a dotted name; one in double quotes may hold dots. Raises `ConfigurationError`."""
+def split_name(into: str, fold: Callable[[str], str] = str) -> list[str]:
+    """Return the parts of a dotted name; one in double quotes may hold dots. Raises `ConfigurationError`.
+
+    `fold` gets the parts that stand without quotes, for warehouses that store them in another way.
+    """
     if not _DOTTED.fullmatch(into):
         raise ConfigurationError(
             f"`into` is {into!r}, which is no name of a table.",
             remedy='Write schema.table; a part that holds a dot goes in double quotes: schema."my.table".',
         )
-    return [part[1:-1].replace('""', '"') if part[0] == '"' else part for part in _PART.findall(into)]
+    return [part[1:-1].replace('""', '"') if part[0] == '"' else fold(part) for part in _PART.findall(into)]
 
 
 def in_lake(table: str) -> str:

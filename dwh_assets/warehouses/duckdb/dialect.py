@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.types import (
     IcebergType,
@@ -33,7 +34,7 @@ _CAPABILITIES = Capabilities(
     max_identifier_length=_NO_LIMIT,
     max_columns=_NO_LIMIT,
     max_decimal_digits=38,
-    timestamp_digits=6,
+    timestamp_digits=9,
     transactional_ddl=True,
     merge_in_transaction=True,
     bulk_formats=("arrow", "parquet"),
@@ -43,9 +44,20 @@ _CAPABILITIES = Capabilities(
 
 
 class DuckDBDialect(Dialect):
-    """DuckDB's SQL. MotherDuck's is the same."""
+    """DuckDB's SQL. MotherDuck's is the same.
+
+    `database` is the one that a connection is at: where a schema is called as the file is, names without the
+    database are ambiguous.
+    """
 
     capabilities = _CAPABILITIES
+
+    def __init__(self, database: str = "") -> None:
+        self._database = database
+
+    def qualify(self, target: Target) -> str:
+        """Return a table's name, each part quoted."""
+        return super().qualify(target._replace(database=target.database or self._database))
 
     def holding(self, iceberg: IcebergType, where: str, options: TypeOptions) -> Holding:
         """Return how values of a type are held: as DuckDB's own, so that nothing is lost.
@@ -97,7 +109,7 @@ def _nanosecond_instants(where: str, options: TypeOptions) -> Holding:
         return Holding(
             "TIMESTAMP WITH TIME ZONE",
             arrow,
-            encode=lambda array: array.cast(arrow, safe=False),
+            encode=lambda array: pc.floor_temporal(array, unit="microsecond").cast(arrow),
             lost="digits below the microsecond",
         )
     if options.nanoseconds == "text":
