@@ -77,8 +77,8 @@ def sides(diff: VersionDiff) -> Sides | None:
 
 
 def _is_simple(file: WeightedFile) -> bool:
-    """Tell whether rows came as the file's live ones, or one by one because deletes of them were taken back."""
+    """Tell whether rows came as the file's live ones, or one by one as deletes of them were taken back."""
     weights = {weight for weight in file.deleted.values() if weight}
-    return (file.whole == 1 and weights <= {-1} and len(file.deleted) < 2) or (
-        not file.whole and weights == {1}
-    )
+    if file.whole:
+        return file.whole == 1 and weights <= {-1} and len(file.deleted) < 2
+    return weights == {1}

@@ -110,7 +110,7 @@ def _partition_sql(columns: Sequence[ReplicaColumn], layout: Layout) -> str:
     sql_type, grain = column.holding.sql_type, layout.partition_grain or "day"
     if grain not in _GRAINS.get(sql_type, ()):
         raise ConfigurationError(
-            f"BigQuery partitions no table by {grain} of {column.field.name}, which is {sql_type}.",
+            f"A {grain} of {column.field.name}, which is {sql_type}, cannot be a partition in BigQuery.",
             remedy="Partition by day, month or year of a date or timestamp, or by hour of the latter.",
         )
     if sql_type == "DATE" and grain == "day":
