@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dwh_assets.iceberg.write import IcebergWriter
     from dwh_assets.versioning.store import VersionedDataStore
     from dwh_assets.warehouses.base import SyncResult
-    from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+    from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 
 __all__ = [
     "CatalogConfig",
@@ -30,7 +30,7 @@ __all__ = [
 
 _MODULES = {
     "CatalogConfig": "config",
-    "DuckDBWarehouse": "warehouses.duckdb",
+    "DuckDBWarehouse": "warehouses.duckdb.warehouse",
     "IcebergWriter": "iceberg.write",
     "IcebergWriterConfig": "config",
     "SyncResult": "warehouses.base",

@@ -181,10 +181,13 @@ class Ledger:
                     )
                 )
 
-    def unpin(self, owner: str) -> None:
-        """Remove every pin of an owner."""
+    def unpin(self, owner: str, *, keep: int | None = None) -> None:
+        """Remove every pin of an owner, but for those of the snapshot `keep`."""
         with self._transaction() as connection:
-            connection.execute(delete(_pins).where(_pins.c.owner == owner))
+            unwanted = _pins.c.owner == owner
+            if keep is not None:
+                unwanted &= _pins.c.snapshot_id != keep
+            connection.execute(delete(_pins).where(unwanted))
 
     def pins(self, table: str) -> list[Pin]:
         """Return the pins of a table that hold now."""

@@ -108,7 +108,7 @@ class Session:
         """
         from dwh_assets.config import duckdb_path
         from dwh_assets.iceberg.declaration import find_table
-        from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+        from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 
         if not Path(duckdb_path()).exists():
             return {}

@@ -14,7 +14,7 @@ from dwh_assets.iceberg.doctor.examination import examine_catalog, examine_decla
 from dwh_assets.iceberg.doctor.report import show
 from dwh_assets.orchestration.declarations import table_name, writer_config
 from dwh_assets.orchestration.resources import IcebergCatalogResource
-from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 
 
 def run_checks(

@@ -22,7 +22,10 @@ from dwh_assets.warehouses.base import ReplicaState, SyncResult
 class Replica(Protocol):
     """A copy of one table that knows which snapshot it holds, and can be brought to another."""
 
-    table: str
+    @property
+    def table(self) -> str:
+        """The table's name in the lake."""
+        ...
 
     def state(self) -> ReplicaState | None:
         """Return what it holds; None when it was never loaded. Raises `DwhError` when nobody can tell."""

@@ -25,6 +25,12 @@ class Arriving:
         self._on_progress = on_progress
         self._next_message = 0.0
 
+    def arrived(self, rows: int, size: int) -> None:
+        """Count what went into the warehouse by another way."""
+        self.rows += rows
+        self.bytes += size
+        self._tell()
+
     def counted(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
         """Return the same stream, counted as it is read."""
         return pa.RecordBatchReader.from_batches(reader.schema, self._pass(reader))
@@ -32,9 +38,7 @@ class Arriving:
     def _pass(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:
             for batch in batches:
-                self.rows += batch.num_rows
-                self.bytes += batch.nbytes
-                self._tell()
+                self.arrived(batch.num_rows, batch.nbytes)
                 yield batch
         except GeneratorExit:
             raise

@@ -27,8 +27,9 @@ _DOTTED = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))*")
 class Capabilities:
     """What a warehouse can do, and how it likes to be loaded. Sizes are bytes of compressed files.
 
-    `casing` is how names are stored: as they are given, or in capitals. With `case_sensitive` two names that
-    differ in case alone are two names. `transactional_ddl` says that tables can be made, altered and
+    `casing` is how names are stored: as they are given, or in capitals. With `case_sensitive` two columns
+    whose names differ in case alone are two columns, with `case_sensitive_tables` two tables.
+    `transactional_ddl` says that tables can be made, altered and
     replaced inside a transaction together with rows. `max_decimal_digits` is the widest decimal;
     `timestamp_digits` are digits behind the second. `daily_loads_per_table` is None where there is no such
     limit.
@@ -39,6 +40,7 @@ class Capabilities:
     placeholder: str
     casing: Literal["preserve", "upper"]
     case_sensitive: bool
+    case_sensitive_tables: bool
     max_identifier_length: int
     max_columns: int
     max_decimal_digits: int

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -71,9 +71,14 @@ class Session(ABC):
 
     @abstractmethod
     def create_table(
-        self, target: Target, columns: Sequence[ReplicaColumn], layout: Layout, *, replace: bool = False
+        self,
+        target: Target,
+        columns: Sequence[ReplicaColumn],
+        layout: Layout,
+        *,
+        existing: Literal["refuse", "replace", "keep"] = "refuse",
     ) -> None:
-        """Make an empty table. With `replace`, in place of what was there; otherwise it must not exist."""
+        """Make an empty table; `existing` says what becomes of one that is there."""
 
     @abstractmethod
     def alter_table(self, target: Target, step: ColumnStep) -> None:
@@ -93,6 +98,10 @@ class Session(ABC):
         """Add all rows of a table at a snapshot. A warehouse that can open the files itself does."""
         for reader in source.streams():
             self.insert(target, columns, arriving.counted(encoded(reader, columns)))
+
+    @abstractmethod
+    def state_tables(self) -> list[Target]:
+        """Return every table of records (`_dwh_replicas`) that the connection can see."""
 
     @abstractmethod
     def staging(self, target: Target, label: str) -> Target:

@@ -19,7 +19,6 @@ from dwh_assets.iceberg.files.reading import live_batches
 from dwh_assets.iceberg.planning import planned_files
 from dwh_assets.iceberg.scan import scan
 from dwh_assets.iceberg.versions import logical_snapshot_id
-from dwh_assets.warehouses.base import ReplicaState
 
 # PyIceberg decodes every file it is given at once, so it is given only so many at a time.
 _STREAM_BYTES = 32 << 20
@@ -58,16 +57,6 @@ class Source:
         """The columns: the table's now when this is its current snapshot, otherwise the snapshot's own."""
         return self.scan.projection()
 
-    def difference(self, held: ReplicaState) -> str:
-        """Return in words why a replica that holds `held` is out of date; empty when it is not."""
-        if held.table_uuid != self.table_uuid:
-            return f"{self.name} was dropped and created again"
-        if held.schema_id != self.schema.schema_id:
-            return f"the columns changed from schema {held.schema_id} to {self.schema.schema_id}"
-        if held.logical_snapshot_id != self.logical_snapshot_id:
-            return f"the table moved from snapshot {held.logical_snapshot_id} to {self.logical_snapshot_id}"
-        return ""
-
     def streams(self) -> Iterator[pa.RecordBatchReader]:
         """Yield the rows as streams, each of 32 MiB of files (or one larger file): what is in memory at once.
 
@@ -75,7 +64,7 @@ class Source:
         are taken, and ends up with the table in memory.
         """
         metadata, io, target = self.table.metadata, self.table.io, arrow_schema(self.schema)
-        for tasks in _portions(planned_files(self.scan)):
+        for tasks in portions(planned_files(self.scan), _STREAM_BYTES):
             found = chain.from_iterable(live_batches(metadata, io, task, self.schema) for task in tasks)
             batches = (align(batch, target, self.name) for batch in found)
             yield pa.RecordBatchReader.from_batches(target, batches)
@@ -112,11 +101,12 @@ def _load(catalog_or_table: Catalog | Table, name: str) -> Table:
     return catalog_or_table
 
 
-def _portions(tasks: Iterable[FileScanTask]) -> Iterator[list[FileScanTask]]:
+def portions(tasks: Iterable[FileScanTask], most_bytes: int) -> Iterator[list[FileScanTask]]:
+    """Yield the files in groups of at most so many bytes, or one larger file."""
     portion: list[FileScanTask] = []
     size = 0
     for task in tasks:
-        if portion and size + task.file.file_size_in_bytes > _STREAM_BYTES:
+        if portion and size + task.file.file_size_in_bytes > most_bytes:
             yield portion
             portion, size = [], 0
         portion.append(task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_tests.cli.conftest import called, environment_of
 from dwh_tests.versioning.graph import GraphLake
 from dwh_tests.versioning.test_graph import MIDDLE, RAW, TOP, generation

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_tests.cli.conftest import Told, called, environment_of
 from dwh_tests.versioning.graph import GraphLake
 from dwh_tests.versioning.test_graph import MIDDLE, RAW, TOP, generation, heads

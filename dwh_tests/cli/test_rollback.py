@@ -11,7 +11,7 @@ import pytest
 from dwh_assets.ledger import Ledger
 from dwh_assets.versioning.graph import plan_rollback
 from dwh_assets.versioning.graph_apply import apply_rollback
-from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_tests.cli.conftest import Dwh, Told, called, environment_of, ids
 from dwh_tests.iceberg.conftest import TABLE, Lake
 from dwh_tests.versioning.graph import GraphLake

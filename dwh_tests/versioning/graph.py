@@ -18,7 +18,8 @@ from pyiceberg.table import Table
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.iceberg.catalogs.load import load_catalog
 from dwh_assets.iceberg.write import IcebergWriter
-from dwh_assets.warehouses.duckdb import DuckDBReplica, DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+from dwh_assets.warehouses.replica import Replica
 from dwh_tests.independent import iceberg_rows
 from dwh_tests.warehouses.lake import commit_replace, query
 
@@ -29,7 +30,7 @@ class GraphLake:
 
     folder: Path
     _runs: int = 0
-    replicas: dict[str, DuckDBReplica] = field(default_factory=dict)
+    replicas: dict[str, Replica] = field(default_factory=dict)
 
     @property
     def properties(self) -> dict[str, str]:
@@ -103,7 +104,7 @@ class GraphLake:
     def database(self, replica: str) -> Path:
         return self.folder / f"{replica}.duckdb"
 
-    def replica(self, replica: str, table: str) -> DuckDBReplica:
+    def replica(self, replica: str, table: str) -> Replica:
         """Declare a replica of a table in a file of its own."""
         warehouse = DuckDBWarehouse(self.database(replica), wait_seconds=0.2)
         self.replicas[replica] = warehouse.replica(table)

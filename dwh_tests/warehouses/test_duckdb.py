@@ -13,7 +13,8 @@ from pyiceberg.table import Table
 from pyiceberg.types import DoubleType, LongType, StringType
 
 from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
-from dwh_assets.warehouses.duckdb import DuckDBReplica, DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+from dwh_assets.warehouses.replica import Replica
 from dwh_tests.independent import iceberg_rows
 from dwh_tests.warehouses.lake import commit_replace, query
 
@@ -24,11 +25,11 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def replica(database: Path) -> DuckDBReplica:
+def replica(database: Path) -> Replica:
     return DuckDBWarehouse(database, wait_seconds=5).replica("sales.orders", into="nyc.orders")
 
 
-def held_rows(replica: DuckDBReplica) -> Counter[tuple[Any, ...]]:
+def held_rows(replica: Replica) -> Counter[tuple[Any, ...]]:
     return multiset(replica.read().read_all())
 
 
@@ -46,7 +47,7 @@ def snapshot_of(table: Table) -> int:
 
 
 def test_first_sync_loads_all_rows_and_remembers_the_snapshot(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, database: Path
+    catalog: SqlCatalog, orders: Table, replica: Replica, database: Path
 ) -> None:
     before = datetime.now(UTC)
     result = replica.sync(catalog, run_id="run-1")
@@ -73,7 +74,7 @@ def test_without_into_the_replica_has_the_name_of_the_table(
     assert query(database, "SELECT count(*) FROM sales.orders") == [(3,)]
 
 
-def test_a_replica_follows_its_table(catalog: SqlCatalog, orders: Table, replica: DuckDBReplica) -> None:
+def test_a_replica_follows_its_table(catalog: SqlCatalog, orders: Table, replica: Replica) -> None:
     first = replica.sync(catalog)
     orders.append(pa.table({"id": [4], "item": ["ink"]}))
     orders.delete("id = 1")
@@ -86,7 +87,7 @@ def test_a_replica_follows_its_table(catalog: SqlCatalog, orders: Table, replica
     assert held_rows(replica) == multiset(iceberg_rows(orders.metadata_location))
 
 
-def test_a_named_snapshot_is_loaded_with_its_own_columns(orders: Table, replica: DuckDBReplica) -> None:
+def test_a_named_snapshot_is_loaded_with_its_own_columns(orders: Table, replica: Replica) -> None:
     old = snapshot_of(orders)
     with orders.update_schema() as schema:
         schema.add_column("price", DoubleType())
@@ -114,9 +115,7 @@ def test_a_table_without_rows_is_a_table_with_columns(catalog: SqlCatalog, datab
     assert replica.read().read_all().num_rows == 0
 
 
-def test_many_files_and_deleted_rows_arrive(
-    catalog: SqlCatalog, replica: DuckDBReplica, orders: Table
-) -> None:
+def test_many_files_and_deleted_rows_arrive(catalog: SqlCatalog, replica: Replica, orders: Table) -> None:
     for start in range(10, 110, 10):
         orders.append(pa.table({"id": range(start, start + 10), "item": [f"item {start}"] * 10}))
     orders.delete("id >= 25 and id < 55")
@@ -128,7 +127,7 @@ def test_many_files_and_deleted_rows_arrive(
 
 
 def test_a_replica_goes_to_the_file_in_portions(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, monkeypatch: pytest.MonkeyPatch
+    catalog: SqlCatalog, orders: Table, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dwh_assets.warehouses.source._STREAM_BYTES", 1)
     orders.append(pa.table({"id": [4], "item": ["ink"]}))
@@ -156,7 +155,7 @@ def test_a_reload_does_not_make_the_file_grow_without_end(catalog: SqlCatalog, d
 
 
 def test_added_renamed_widened_moved_and_dropped_columns(
-    catalog: SqlCatalog, replica: DuckDBReplica, database: Path
+    catalog: SqlCatalog, replica: Replica, database: Path
 ) -> None:
     arrow = pa.schema([("id", pa.int32()), ("item", pa.string()), ("gone", pa.bool_())])
     table = catalog.create_table("sales.orders", arrow)
@@ -187,7 +186,7 @@ def test_added_renamed_widened_moved_and_dropped_columns(
 
 
 def test_columns_that_change_without_a_snapshot_are_followed_once(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica
+    catalog: SqlCatalog, orders: Table, replica: Replica
 ) -> None:
     replica.sync(catalog)
     with orders.update_schema() as schema:
@@ -204,7 +203,7 @@ def test_columns_that_change_without_a_snapshot_are_followed_once(
 
 
 def test_a_replica_that_is_current_is_left_alone(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, database: Path
+    catalog: SqlCatalog, orders: Table, replica: Replica, database: Path
 ) -> None:
     replica.sync(catalog, run_id="run-1")
     state, written = replica.state(), database.stat().st_mtime_ns
@@ -221,7 +220,7 @@ def test_a_replica_that_is_current_is_left_alone(
 
 @pytest.mark.parametrize("recorded", [True, False], ids=["ours", "another engine's"])
 def test_a_compaction_moves_the_replica_without_a_row(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, recorded: bool
+    catalog: SqlCatalog, orders: Table, replica: Replica, recorded: bool
 ) -> None:
     replica.sync(catalog)
     before = snapshot_of(orders)
@@ -238,7 +237,7 @@ def test_a_compaction_moves_the_replica_without_a_row(
     assert (state.snapshot_id, state.logical_snapshot_id, state.rows) == (snapshot_of(compacted), before, 3)
 
 
-def test_a_table_made_again_is_loaded_again(catalog: SqlCatalog, replica: DuckDBReplica) -> None:
+def test_a_table_made_again_is_loaded_again(catalog: SqlCatalog, replica: Replica) -> None:
     catalog.create_table("sales.orders", pa.schema([("id", pa.int64())]))
     replica.sync(catalog)
     catalog.drop_table("sales.orders")
@@ -248,7 +247,7 @@ def test_a_table_made_again_is_loaded_again(catalog: SqlCatalog, replica: DuckDB
 
 
 def test_a_replica_dropped_by_hand_is_loaded_again(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, database: Path
+    catalog: SqlCatalog, orders: Table, replica: Replica, database: Path
 ) -> None:
     replica.sync(catalog)
     with duckdb.connect(database) as connection:
@@ -261,7 +260,7 @@ def test_a_replica_dropped_by_hand_is_loaded_again(
 
 
 def test_a_table_that_is_no_replica_is_never_replaced(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, database: Path
+    catalog: SqlCatalog, orders: Table, replica: Replica, database: Path
 ) -> None:
     database.parent.mkdir(parents=True)
     with duckdb.connect(database) as connection:
@@ -273,7 +272,7 @@ def test_a_table_that_is_no_replica_is_never_replaced(
 
 
 def test_a_replica_of_another_table_is_never_replaced(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, database: Path
+    catalog: SqlCatalog, orders: Table, replica: Replica, database: Path
 ) -> None:
     catalog.create_table("sales.returns", orders.schema())
     replica.sync(catalog)
@@ -303,7 +302,7 @@ def test_what_is_not_there_is_named(catalog: SqlCatalog, orders: Table, database
 
 def test_a_wrong_declaration_is_named(database: Path) -> None:
     with pytest.raises(ConfigurationError, match="mode 'external'"):
-        DuckDBWarehouse(database).replica("sales.orders", mode="external")  # type: ignore[arg-type]
+        DuckDBWarehouse(database).replica("sales.orders", mode="external")
     with pytest.raises(ConfigurationError, match="in memory"):
         DuckDBWarehouse(":memory:")
     with pytest.raises(ConfigurationError, match="cannot be a name"):
@@ -314,7 +313,7 @@ def test_a_wrong_declaration_is_named(database: Path) -> None:
 
 
 def test_a_load_that_fails_leaves_the_old_replica(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, monkeypatch: pytest.MonkeyPatch
+    catalog: SqlCatalog, orders: Table, replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dwh_assets.warehouses.source._STREAM_BYTES", 1)
     replica.sync(catalog)
@@ -335,7 +334,7 @@ def test_a_load_that_fails_leaves_the_old_replica(
 
 
 def test_an_error_of_the_caller_comes_back_as_it_is(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica
+    catalog: SqlCatalog, orders: Table, replica: Replica
 ) -> None:
     class Stopped(Exception):
         pass
@@ -352,7 +351,7 @@ def test_an_error_of_the_caller_comes_back_as_it_is(
 # --- Reading ---
 
 
-def test_columns_and_equality(catalog: SqlCatalog, orders: Table, replica: DuckDBReplica) -> None:
+def test_columns_and_equality(catalog: SqlCatalog, orders: Table, replica: Replica) -> None:
     replica.sync(catalog)
     assert replica.read(["item"], {"id": 1}).read_all().to_pylist() == [{"item": "pen"}]
     assert replica.read(["item", "id"], {"item": None}).read_all().to_pylist() == [{"item": None, "id": 2}]
@@ -364,7 +363,7 @@ def test_columns_and_equality(catalog: SqlCatalog, orders: Table, replica: DuckD
 
 
 def test_a_reader_that_is_dropped_lets_go_of_the_file(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, database: Path
+    catalog: SqlCatalog, orders: Table, replica: Replica, database: Path
 ) -> None:
     replica.sync(catalog)
     for reader in (replica.read(), replica.read()):
@@ -376,7 +375,7 @@ def test_a_reader_that_is_dropped_lets_go_of_the_file(
 
 
 def test_drop_forgets_the_replica(
-    catalog: SqlCatalog, orders: Table, replica: DuckDBReplica, database: Path
+    catalog: SqlCatalog, orders: Table, replica: Replica, database: Path
 ) -> None:
     replica.drop()
     replica.sync(catalog)

@@ -18,7 +18,7 @@ from pyiceberg.table import Table
 
 from dwh_assets.errors import ConfigurationError, UnavailableError
 from dwh_assets.warehouses.base import SyncResult
-from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_tests.warehouses.lake import query
 
 HOLD = """
@@ -32,7 +32,7 @@ SYNC = """
 import sys
 from pathlib import Path
 from dwh_assets.warehouses import arriving, source
-from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_tests.warehouses.lake import open_catalog
 
 arriving._SECONDS_BETWEEN_MESSAGES, source._STREAM_BYTES = 0, 1

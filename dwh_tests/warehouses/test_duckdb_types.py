@@ -35,7 +35,7 @@ from pyiceberg.types import (
 )
 
 from dwh_assets.errors import SchemaError
-from dwh_assets.warehouses.duckdb import DuckDBWarehouse
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_tests.independent import iceberg_rows
 from dwh_tests.warehouses.lake import query
 

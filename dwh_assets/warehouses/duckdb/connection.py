@@ -6,54 +6,25 @@ process, connections to a file must agree on their settings.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import duckdb
 
-from dwh_assets.errors import ConfigurationError, NotFoundError, UnavailableError
+from dwh_assets.errors import ConfigurationError, NotFoundError
 from dwh_assets.iceberg.faults import first_line
+from dwh_assets.warehouses.patience import Patience
 
 ConnectionFactory = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
-_LOG = logging.getLogger(__name__)
-_LONGEST_PAUSE = 1.0
-_SECONDS_BETWEEN_MESSAGES = 10.0
 _LOCKED = re.compile(r"Could not set lock on file|being used by another process|already open")
 _FILE = re.compile(r'file "(?P<file>[^"]+)"')
 _HOLDER = re.compile(r"(?P<program>[^\s/\\]+) \(PID (?P<pid>\d+)\)")
-
-
-@dataclass
-class Patience:
-    """Waits for somebody else, at most `seconds` in all."""
-
-    seconds: float
-    _started: float = field(default_factory=time.monotonic)
-    _pause: float = 0.05
-    _last_message: float = float("-inf")
-
-    def wait(self, what: str, holder: str) -> None:
-        """Sleep a little, and say so now and then. Raises `UnavailableError` when time is up."""
-        now = time.monotonic()
-        if now - self._started >= self.seconds:
-            raise UnavailableError(
-                f"{what} is held by {holder}, and was not free within {self.seconds:g} seconds.",
-                remedy="End that program or wait for it, then repeat; or allow more wait_seconds.",
-            )
-        if now - self._last_message >= _SECONDS_BETWEEN_MESSAGES:
-            _LOG.warning("waiting for %s, held by %s", what, holder)
-            self._last_message = now
-        time.sleep(min(self._pause, self._started + self.seconds - now))
-        self._pause = min(self._pause * 1.5, _LONGEST_PAUSE)
 
 
 @dataclass(frozen=True)
@@ -121,30 +92,3 @@ class DuckDBConnections:
             ) from error
         found = _HOLDER.search(str(error))
         return f"PID {found['pid']} ({found['program']})" if found else "another process"
-
-
-class Transaction:
-    """One transaction: committed when the block ends well, rolled back otherwise. Counts its statements."""
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        self.connection = connection
-        self.statements = 0
-
-    def execute(self, sql: str, *parameters: Any) -> duckdb.DuckDBPyConnection:
-        """Run one statement with bound parameters."""
-        self.statements += 1
-        return self.connection.execute(sql, parameters)
-
-    def __enter__(self) -> Self:
-        self.connection.begin()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.connection.commit()
-        else:
-            # What went wrong first is what matters; a connection beyond rollback has lost its changes.
-            with suppress(duckdb.Error):
-                self.connection.rollback()

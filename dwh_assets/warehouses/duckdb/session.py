@@ -1,0 +1,209 @@
+"""One connection to a DuckDB database, as `Session` asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
+from typing import Any, Literal
+
+import duckdb
+import pyarrow as pa
+
+from dwh_assets.errors import ConflictError
+from dwh_assets.iceberg.sql import quote_text
+from dwh_assets.warehouses.arriving import Arriving
+from dwh_assets.warehouses.base import Target
+from dwh_assets.warehouses.dialect import ReplicaColumn
+from dwh_assets.warehouses.duckdb.dialect import DuckDBDialect
+from dwh_assets.warehouses.duckdb.load import can_read_files, load_files, rows_in_any_order
+from dwh_assets.warehouses.evolution import ColumnStep
+from dwh_assets.warehouses.session import Layout, Session
+from dwh_assets.warehouses.source import Source
+
+_BATCH_ROWS = 122_880  # a row group
+_DESCRIBE = """
+    SELECT column_name FROM information_schema.columns
+    WHERE table_catalog = coalesce(?, current_database())
+        AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)
+    ORDER BY ordinal_position
+"""
+_STATE_TABLES = """
+    SELECT table_schema, table_name FROM information_schema.tables
+    WHERE table_catalog = current_database() AND table_schema = 'main' AND table_name = '_dwh_replicas'
+"""
+_KIND = """
+    SELECT table_type FROM information_schema.tables
+    WHERE table_catalog = coalesce(?, current_database())
+        AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)
+"""
+_TEMPORARY = "temp"
+_numbers = count()
+
+
+class DuckDBSession(Session):
+    """A connection to DuckDB: all that a sync does fits into one transaction, tables and columns included."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, dialect: DuckDBDialect) -> None:
+        self.dialect = dialect
+        self.connection = connection
+
+    def execute(self, sql: str, *parameters: Any) -> int:
+        """Run one statement with bound parameters; return how many rows it changed, else 0."""
+        row = self._run(sql, *parameters).fetchone()
+        return int(row[0]) if row and isinstance(row[0], int) else 0
+
+    def fetch(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a query that returns few rows."""
+        return self._run(sql, *parameters).fetchall()
+
+    def stream(self, sql: str, *parameters: Any) -> pa.RecordBatchReader:
+        """Run a query and stream its rows in Arrow form, in batches of a row group."""
+        # An instant has no zone of its own: without this, Arrow would show the zone of the machine.
+        self._run("SET SESSION TimeZone = 'UTC'")
+        return self._run(sql, *parameters).to_arrow_reader(_BATCH_ROWS)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what the block did, or undo it when the block raises."""
+        self.connection.begin()
+        try:
+            yield
+            self.connection.commit()
+        except BaseException as error:
+            # What went wrong first is what matters; a connection beyond rollback has lost its changes.
+            with suppress(duckdb.Error):
+                self.connection.rollback()
+            if _is_conflict(error):
+                raise ConflictError(
+                    "Another sync in this process changed the same tables.", remedy="Repeat the sync."
+                ) from error
+            raise
+
+    def describe(self, target: Target) -> list[str] | None:
+        """Return the names of the columns of a table or view, in order; None when there is none."""
+        return [name for (name,) in self.fetch(_DESCRIBE, *_where(target))] or None
+
+    def ensure_schema(self, target: Target) -> None:
+        """Make the schema that the target is in, unless it is there."""
+        schema = target._replace(name="")
+        self._run(f"CREATE SCHEMA IF NOT EXISTS {self.dialect.qualify(schema)}")
+
+    def create_table(
+        self,
+        target: Target,
+        columns: Sequence[ReplicaColumn],
+        layout: Layout,
+        *,
+        existing: Literal["refuse", "replace", "keep"] = "refuse",
+    ) -> None:
+        """Make an empty table, with descriptions of its columns and its indexes."""
+        if existing == "keep" and self.describe(target) is not None:
+            return
+        table_sql = self.dialect.qualify(target)
+        if existing == "replace":
+            self.drop_table(target)
+        declared_sql = ", ".join(
+            f"{self.dialect.quote(column.name)} {column.holding.sql_type}"
+            + (" NOT NULL" if column.field.required else "")
+            for column in columns
+        )
+        kind_sql = "TEMP TABLE" if target.database == _TEMPORARY else "TABLE"
+        self._run(f"CREATE {kind_sql} {table_sql} ({declared_sql})")
+        for column in columns:
+            if column.field.doc:
+                self._comment(table_sql, column.name, column.field.doc)
+        for number, index in enumerate(layout.indexes):
+            self._index(target, f"{target.name}_{number}", index)
+
+    def alter_table(self, target: Target, step: ColumnStep) -> None:
+        """Change one column."""
+        name_sql = self.dialect.quote(step.name)
+        change_sql = {
+            "drop": f"DROP COLUMN IF EXISTS {name_sql}",
+            "relax": f"ALTER COLUMN {name_sql} DROP NOT NULL",
+        }.get(step.kind)
+        if change_sql is None:
+            assert step.column is not None  # noqa: S101 - all but these two have one
+            type_sql = step.column.holding.sql_type
+            change_sql = {
+                "add": f"ADD COLUMN IF NOT EXISTS {name_sql} {type_sql}",
+                "rename": f"RENAME COLUMN {name_sql} TO {self.dialect.quote(step.column.name)}",
+                "widen": f"ALTER COLUMN {name_sql} SET DATA TYPE {type_sql}",
+            }[step.kind]
+        self._run(f"ALTER TABLE {self.dialect.qualify(target)} {change_sql}")
+
+    def insert(self, target: Target, columns: Sequence[ReplicaColumn], rows: pa.RecordBatchReader) -> None:
+        """Add rows, by name."""
+        view = f"_dwh_arriving_{next(_numbers)}"
+        names_sql = ", ".join(self.dialect.quote(column.name) for column in columns)
+        self.connection.register(view, rows)
+        try:
+            self._run(
+                f"INSERT INTO {self.dialect.qualify(target)} ({names_sql}) SELECT {names_sql}"
+                f" FROM {self.dialect.qualify(Target(_TEMPORARY, 'main', view))}"
+            )
+        finally:
+            self.connection.unregister(view)
+
+    def load(
+        self, target: Target, columns: Sequence[ReplicaColumn], source: Source, arriving: Arriving
+    ) -> None:
+        """Add all rows of a table at a snapshot, read by DuckDB itself where it can open the files."""
+        with rows_in_any_order(self.connection):
+            if can_read_files(self.connection, columns):
+                load_files(self.connection, source, partial(self._insert_query, target, columns), arriving)
+            else:
+                super().load(target, columns, source, arriving)
+
+    def _insert_query(
+        self, target: Target, columns: Sequence[ReplicaColumn], query_sql: str, parameters: tuple[Any, ...]
+    ) -> int:
+        names_sql = ", ".join(self.dialect.quote(column.name) for column in columns)
+        found_sql = ", ".join(self.dialect.quote(column.field.name) for column in columns)
+        return self.execute(
+            f"INSERT INTO {self.dialect.qualify(target)} ({names_sql}) SELECT {found_sql}"
+            f" FROM ({query_sql}) AS live",
+            *parameters,
+        )
+
+    def state_tables(self) -> list[Target]:
+        """Return the table of records, if there is one."""
+        return [Target("", schema, name) for schema, name in self.fetch(_STATE_TABLES)]
+
+    def staging(self, target: Target, label: str) -> Target:
+        """Return a temporary table, which is this connection's own."""
+        return Target(_TEMPORARY, "main", f"_dwh_staging_{label}")
+
+    def supplant(self, target: Target, staging: Target) -> None:
+        """Never needed: a transaction holds all of a reload."""
+        raise NotImplementedError
+
+    def drop_table(self, target: Target) -> None:
+        """Drop a table or view, unless there is none."""
+        kinds = self.fetch(_KIND, *_where(target))
+        if kinds:
+            kind_sql = "VIEW" if kinds[0][0] == "VIEW" else "TABLE"
+            self._run(f"DROP {kind_sql} {self.dialect.qualify(target)}")
+
+    def _index(self, target: Target, name: str, columns: Sequence[str]) -> None:
+        columns_sql = ", ".join(self.dialect.quote(self.dialect.name(column)) for column in columns)
+        self._run(
+            f"CREATE INDEX {self.dialect.quote(name)} ON {self.dialect.qualify(target)} ({columns_sql})"
+        )
+
+    def _comment(self, table_sql: str, column: str, text: str) -> None:
+        self._run(f"COMMENT ON COLUMN {table_sql}.{self.dialect.quote(column)} IS {quote_text(text)}")
+
+    def _run(self, sql: str, *parameters: Any) -> duckdb.DuckDBPyConnection:
+        self.statements += 1
+        return self.connection.execute(sql, parameters)
+
+
+def _where(target: Target) -> tuple[str | None, str, str]:
+    return target.database or None, target.schema, target.name
+
+
+def _is_conflict(error: BaseException) -> bool:
+    return isinstance(error, duckdb.TransactionException) and "conflict" in str(error).lower()
