@@ -228,7 +228,7 @@ class Replica(ReplicaDeclaration):
     @classmethod
     def _is_cron(cls, value: str | None) -> str | None:
         try:
-            _ = value is not None and dg.ScheduleDefinition("verify", value, job_name="verify")
+            _ = value is not None and dg.ScheduleDefinition(cron_schedule=value, job_name="verify")
         except dg.DagsterError:
             raise ValueError("expected a cron expression, such as 0 3 * * *") from None
         return value

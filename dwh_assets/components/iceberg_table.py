@@ -224,9 +224,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
             selection=dg.AssetSelection.assets(table, *_assets(replicas)) - dg.AssetSelection.checks(doctor),
             description=f"Materialize {self.table} and its replicas.",
         )
-        return dg.Definitions.merge(
-            dg.Definitions(assets=[table], asset_checks=checks, jobs=[job]), replicas
-        )
+        return dg.Definitions.merge(dg.Definitions(assets=[table], asset_checks=checks, jobs=[job]), replicas)
 
     def _table_asset(self, computation: Computation) -> dg.AssetsDefinition:
         @dg.asset(
@@ -303,6 +301,7 @@ class IcebergTable(DeclaredComponent, TableLayout):
         return {
             name: getattr(self, name) for name in TableLayout.model_fields if name in self.model_fields_set
         }
+
 
 # `dg` documents a component with its docstring and its schema; the writer itself is the source of both.
 IcebergTable.__doc__ = f"{IcebergTable.__doc__}\n\nThe writer: {IcebergWriter.capabilities}"

@@ -53,7 +53,7 @@ def require_apart(replicas: list[Replica]) -> list[Replica]:
     for (warehouse, name), times in Counter((r.warehouse, r.name or "table") for r in replicas).items():
         if times > 1:
             raise ValueError(f"{times} replicas have the key [{warehouse}, namespace, {name}]; name them")
-    for (resource, into), times in Counter((r.connection, r.into) for r in replicas).items():
+    for (resource, _), times in Counter((r.connection, r.into) for r in replicas).items():
         if times > 1:
             raise ValueError(f"{times} replicas are in one place of {resource}; give each another into")
     return replicas

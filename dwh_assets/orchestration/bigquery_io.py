@@ -1,7 +1,5 @@
 """The IO manager of replicas in BigQuery. Importing it imports Google's client, which takes time."""
 
-from __future__ import annotations
-
 import dagster as dg
 from dagster_gcp import BigQueryResource
 

@@ -24,7 +24,7 @@ def write_metadata(
     """
     return {
         **version_metadata(result.snapshot_id, result.parent_snapshot_id),
-        "dwh/logical_snapshot_id": _text(result.logical_snapshot_id),
+        "dwh/logical_snapshot_id": version_text(result.logical_snapshot_id),
         "dwh/write_mode": write_mode,
         "dwh/operation": result.operation,
         "dwh/rows_added": result.rows_inserted,
@@ -81,7 +81,7 @@ def table_metadata(table: Table) -> dict[str, Any]:
 
 def version_metadata(snapshot_id: int | None, parent_id: int | None) -> dict[str, Any]:
     """Snapshot ids as text: as numbers they lose their last digits in browsers."""
-    return {"dwh/snapshot_id": _text(snapshot_id), "dwh/parent_snapshot_id": _text(parent_id)}
+    return {"dwh/snapshot_id": version_text(snapshot_id), "dwh/parent_snapshot_id": version_text(parent_id)}
 
 
 def column_schema(schema: Schema, tags: Mapping[str, Mapping[str, str]] | None = None) -> dg.TableSchema:
@@ -193,5 +193,6 @@ def human_bytes(count: int) -> str:
     return f"{size:.1f} TiB"
 
 
-def _text(number: int | None) -> str:
+def version_text(number: int | None) -> str:
+    """Write a snapshot id."""
     return "none" if number is None else str(number)

@@ -9,10 +9,17 @@ import dagster as dg
 
 from dwh_assets.errors import DwhError
 from dwh_assets.orchestration.iceberg_io import as_failure
+from dwh_assets.orchestration.metadata import version_text
 from dwh_assets.orchestration.replica_declarations import replica_declaration
-from dwh_assets.warehouses.parity import ParityReport
+from dwh_assets.warehouses.parity_report import Level, ParityReport
 
 PARITY = "parity"
+_COMPARED: dict[Level, str] = {
+    "count": "As many rows",
+    "fingerprint": "As many rows, and every column the same by its fingerprint,",
+    "full": "The same rows, value by value,",
+}
+_MOST_SHOWN = 100
 
 
 def parity_check(
@@ -20,7 +27,7 @@ def parity_check(
 ) -> dg.AssetChecksDefinition:
     """Return the blocking check of a replica against its table at the snapshot that it holds.
 
-    `metadata` are those of the replica's asset; they say how closely is looked.
+    `metadata` are those of the replica's asset: they say which replica, and how closely it is looked at.
     """
     level = replica_declaration(asset.to_user_string(), metadata).parity
     table = metadata["table"]
@@ -39,18 +46,37 @@ def parity_check(
             report = replica.verify(context.resources.iceberg.load_table(table), level)
         except DwhError as error:
             raise as_failure(error) from error
-        return dg.AssetCheckResult(passed=report.passed, metadata=parity_metadata(report))
+        return dg.AssetCheckResult(passed=report.equal, metadata=parity_metadata(report))
 
     return parity
 
 
-_COMPARED = {
-    "count": "As many rows",
-    "fingerprint": "As many rows, and each column the same by fingerprint,",
-    "full": "Every row and value the same",
-}
+def parity_evaluation(asset: dg.AssetKey, report: ParityReport) -> dg.AssetCheckEvaluation:
+    """Return the result of the same check, made by another step than its own."""
+    return dg.AssetCheckEvaluation(
+        asset_key=asset,
+        check_name=PARITY,
+        passed=report.equal,
+        metadata=parity_metadata(report),
+        blocking=True,
+    )
 
 
 def parity_metadata(report: ParityReport) -> dict[str, Any]:
-    """Describe a comparison: how it was made, and the columns and partitions that differ."""
-    return {}
+    """Describe a comparison: how it was made, and which columns, partitions and rows differ."""
+    told = report.to_dict()
+    tables = {f"differing {part}": _table(told[part]) for part in ("columns", "partitions") if told[part]}
+    return {
+        "dwh/snapshot_id": version_text(report.snapshot_id),
+        "level": report.level,
+        "rows": report.rows_in_replica,
+        "expected": report.rows_in_table,
+        "report": dg.MetadataValue.md(report.to_markdown()),
+        **tables,
+        "dwh/bytes_read": report.bytes,
+        "dwh/seconds": round(report.seconds, 3),
+    }
+
+
+def _table(differences: list[dict[str, Any]]) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table([dg.TableRecord(one) for one in differences[:_MOST_SHOWN]])

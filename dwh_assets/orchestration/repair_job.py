@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,18 +11,18 @@ from pydantic import Field
 from dwh_assets.errors import DwhError, NotFoundError
 from dwh_assets.orchestration.declared_lake import DeclaredLake, DeclaredReplica
 from dwh_assets.orchestration.iceberg_io import as_failure
-from dwh_assets.orchestration.parity import PARITY, parity_metadata
-from dwh_assets.orchestration.replica_declarations import ParityLevel, replica_declaration
+from dwh_assets.orchestration.parity import parity_evaluation
 from dwh_assets.warehouses.base import SyncResult
-from dwh_assets.warehouses.parity import ParityReport
+from dwh_assets.warehouses.parity_report import Level
 
 
 class RepairConfig(dg.Config):
     """Which replica to repair."""
 
     replica: str = Field(description="The key of its asset, for example duckdb/nyc/flights.")
-    level: str = Field(
-        default="", description="How closely to look: count, fingerprint or full; as declared if left out."
+    level: Level = Field(
+        default="fingerprint",
+        description="How closely to look: count, fingerprint, or full, which reads all of both.",
     )
 
 
@@ -45,3 +46,37 @@ def repair_job(lake: DeclaredLake) -> dg.JobDefinition:
         repair()
 
     return repair_replica
+
+
+def _declared(replicas: Mapping[str, DeclaredReplica], key: str) -> DeclaredReplica:
+    if key not in replicas:
+        known = ", ".join(sorted(replicas)) or "none"
+        raise NotFoundError(f"There is no replica {key!r}.", remedy=f"There is {known}.")
+    return replicas[key]
+
+
+def _repair(context: dg.OpExecutionContext, declared: DeclaredReplica, level: Level) -> None:
+    table = context.resources.iceberg.load_table(declared.table)
+    replica = declared.reached_over(context.resources)
+    before = replica.verify(table, level)
+    told: dict[str, Any] = {"before": dg.MetadataValue.md(before.to_markdown())}
+    if before.equal:
+        context.add_output_metadata(told)
+        context.log.info("%s is as its table; nothing was done.", declared.key.to_user_string())
+        return
+    result = replica.repair(table, before)
+    after = replica.verify(table, level)
+    context.log_event(parity_evaluation(declared.key, after))
+    context.add_output_metadata({**told, **_done(result), "after": dg.MetadataValue.md(after.to_markdown())})
+    if not after.equal:
+        raise dg.Failure(after.to_markdown(), allow_retries=False)
+
+
+def _done(result: SyncResult) -> dict[str, Any]:
+    return {
+        "dwh/reason": result.reason,
+        "dwh/rows_added": result.rows_inserted,
+        "dwh/rows_removed": result.rows_deleted,
+        "dwh/bytes_added": result.bytes,
+        "dwh/seconds": round(result.seconds, 3),
+    }

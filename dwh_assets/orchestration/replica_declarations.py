@@ -12,9 +12,8 @@ from dwh_assets.orchestration.declarations import first_mistake
 from dwh_assets.warehouses.base import Mode
 from dwh_assets.warehouses.dialect import TypeOptions
 from dwh_assets.warehouses.options import ReplicaOptions
+from dwh_assets.warehouses.parity_report import Level
 from dwh_assets.warehouses.session import Layout
-
-ParityLevel = Literal["count", "fingerprint", "full"]
 
 
 class TimePartition(BaseModel):
@@ -75,7 +74,7 @@ class ReplicaDeclaration(BaseModel):
         description="So long the table's expiry keeps the snapshot that the replica holds, for the next sync "
         "to apply just what changed since.",
     )
-    parity: ParityLevel = Field(
+    parity: Level = Field(
         default="fingerprint",
         description="How the check after each sync compares: count of rows, fingerprint of each column, or "
         "full, every value.",

@@ -3,11 +3,9 @@
 Those of Snowflake and BigQuery are in modules of their own: their clients take seconds to import.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
@@ -28,20 +26,10 @@ from dwh_assets.orchestration.resources import IcebergCatalogResource, LedgerRes
 from dwh_assets.orchestration.time_travel import run_as_of
 from dwh_assets.versioning.releases import named_version
 from dwh_assets.versioning.replicas import lag
-from dwh_assets.warehouses.base import Mode, ReplicaState, SyncResult
+from dwh_assets.warehouses.base import ReplicaState, SyncResult
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
-from dwh_assets.warehouses.options import ReplicaOptions
+from dwh_assets.warehouses.environment import Warehouse
 from dwh_assets.warehouses.replica import Replica
-
-
-class Warehouse(Protocol):
-    """What holds replicas."""
-
-    def replica(
-        self, table: str, into: str | None = None, mode: Mode = "copy", options: ReplicaOptions = ...
-    ) -> Replica:
-        """Return the replica of the lake's `table` in `into`."""
-        ...
 
 
 class ReplicaIOManager(dg.ConfigurableIOManager):
@@ -111,7 +99,7 @@ class ReplicaIOManager(dg.ConfigurableIOManager):
         try:
             return self.ledger.ledger
         except ConfigurationError as error:
-            context.log.warning(f"{error} Until then nothing keeps the snapshot of a replica from expiry.")
+            context.log.warning("%s Until then nothing keeps the snapshot of a replica.", error)
             return None
 
     def _report(
@@ -140,6 +128,16 @@ class DuckDBReplicaIOManager(ReplicaIOManager):
         """Return the file, with the settings of Dagster's resource: connections of a process must agree."""
         config = {"custom_user_agent": "dagster", **self.duckdb.connection_config}
         return DuckDBWarehouse(self.duckdb.database, config=config, wait_seconds=self.wait_seconds)
+
+
+class MotherDuckReplicaIOManager(ReplicaIOManager):
+    """Replicas in a database of MotherDuck, whose token is in the environment."""
+
+    motherduck: dg.ResourceDependency[DuckDBResource]
+
+    def warehouse(self) -> DuckDBWarehouse:
+        """Return the database, connected to as Dagster's resource does."""
+        return DuckDBWarehouse(self.motherduck.get_connection)
 
 
 def _wanted(

@@ -1,7 +1,5 @@
 """The IO manager of replicas in Snowflake. Importing it imports Snowflake's client, which takes seconds."""
 
-from __future__ import annotations
-
 import os
 
 import dagster as dg

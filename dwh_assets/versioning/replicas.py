@@ -15,6 +15,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import DwhError
 from dwh_assets.iceberg.versions import logical_snapshot_id, moment
+from dwh_assets.ledger import Ledger
 from dwh_assets.versioning.points import versions_of
 from dwh_assets.warehouses.base import ReplicaState, SyncResult
 
@@ -32,9 +33,14 @@ class Replica(Protocol):
         ...
 
     def sync(
-        self, catalog_or_table: Catalog | Table, snapshot_id: int | None = None, *, run_id: str | None = None
+        self,
+        catalog_or_table: Catalog | Table,
+        snapshot_id: int | None = None,
+        *,
+        run_id: str | None = None,
+        ledger: Ledger | None = None,
     ) -> SyncResult:
-        """Bring it to a snapshot of its table."""
+        """Bring it to a snapshot of its table, which is pinned in the ledger, if there is one."""
         ...
 
 

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
 
-from dwh_assets.config import load_dotenv
+from dwh_assets.config import duckdb_path
+from dwh_assets.warehouses.base import Mode
+from dwh_assets.warehouses.options import ReplicaOptions
+from dwh_assets.warehouses.replica import Replica
 
 MOTHERDUCK_DATABASE = "DWH_MOTHERDUCK_DATABASE"
 SNOWFLAKE_DATABASE = "DWH_SNOWFLAKE_DATABASE"
 BIGQUERY_PROJECT = "DWH_BIGQUERY_PROJECT"
 BIGQUERY_LOCATION = "DWH_BIGQUERY_LOCATION"
 
-# What Snowflake's connector is given, and the variable that its other tools read it from.
+_SECRETS = ("MOTHERDUCK_TOKEN", "motherduck_token", "SNOWFLAKE_PASSWORD", "SNOWFLAKE_PRIVATE_KEY_PASSPHRASE")
+
+# What Dagster's resource of Snowflake is given, and the variable that other tools read it from.
 SNOWFLAKE_ARGUMENTS: Mapping[str, str] = {
     "account": "SNOWFLAKE_ACCOUNT",
     "user": "SNOWFLAKE_USER",
@@ -36,6 +43,70 @@ SNOWFLAKE_ENDPOINT: Mapping[str, str] = {
 }
 
 
+# Under which names the connector itself takes them, where these differ.
+_CONNECTOR_NAMES = {"private_key_path": "private_key_file", "private_key_password": "private_key_file_pwd"}
+
+
+class Warehouse(Protocol):
+    """What holds replicas."""
+
+    def replica(
+        self,
+        table: str,
+        into: str | None = None,
+        mode: Mode = "copy",
+        options: ReplicaOptions | None = None,
+    ) -> Replica:
+        """Return the replica of the lake's `table` in `into`; nothing is connected to yet."""
+        ...
+
+    def replicas(self) -> list[Replica]:
+        """Return every replica that was loaded."""
+        ...
+
+
+def named_warehouses(wait_seconds: float) -> dict[str, Warehouse]:
+    """Return the warehouses that the environment names, by kind; nothing is connected to yet.
+
+    The DuckDB file is among them once it is there; it is waited for `wait_seconds` at most, should somebody
+    else hold it. Only the clients of what is named are imported.
+    """
+    found: dict[str, Warehouse] = {}
+    if Path(duckdb_path()).exists():
+        from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+
+        found["duckdb"] = DuckDBWarehouse(duckdb_path(), wait_seconds=wait_seconds)
+    if os.environ.get(SNOWFLAKE_DATABASE):
+        found["snowflake"] = _snowflake()
+    if os.environ.get(BIGQUERY_PROJECT):
+        found["bigquery"] = _bigquery()
+    return found
+
+
+def _snowflake() -> Warehouse:
+    from snowflake import connector
+
+    from dwh_assets.warehouses.snowflake.warehouse import SnowflakeWarehouse
+
+    variables = given({**SNOWFLAKE_ARGUMENTS, **SNOWFLAKE_ENDPOINT})
+    arguments = {_CONNECTOR_NAMES.get(name, name): os.environ[found] for name, found in variables.items()}
+    return SnowflakeWarehouse(lambda: connector.connect(**arguments))
+
+
+def _bigquery() -> Warehouse:
+    from google.cloud import bigquery
+
+    from dwh_assets.warehouses.bigquery.warehouse import BigQueryWarehouse
+
+    project, location = os.environ[BIGQUERY_PROJECT], os.environ.get(BIGQUERY_LOCATION) or None
+    return BigQueryWarehouse(lambda: bigquery.Client(project=project, location=location))
+
+
 def given(variables: Mapping[str, str]) -> dict[str, str]:
     """Return the arguments whose variables are set, and the variables."""
     return {argument: name for argument, name in variables.items() if os.environ.get(name)}
+
+
+def secrets() -> dict[str, str]:
+    """Return the variables whose values are not to be shown."""
+    return {name: os.environ[name] for name in _SECRETS if os.environ.get(name)}

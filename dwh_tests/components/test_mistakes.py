@@ -166,7 +166,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("replicas.0", "partition_by is for bigquery"),
     ),
     "partitions of no time": (
-        "  replicas:\n    - warehouse: bigquery\n      partition_by:\n        field: at\n>       transform: week",
+        "  replicas:\n    - warehouse: bigquery\n      partition_by:\n>       transform: week\n        field: at",
         ("replicas.0.partition_by.transform is 'week'", "'month'"),
     ),
     "a history that stays where it is": (
@@ -183,15 +183,15 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "an audit without its columns": (
         "  audits:\n>   - kind: not_null",
-        ("audits.0", "columns is missing"),
+        ("audits.0.columns is missing",),
     ),
     "an audit of no columns": (
         "  audits:\n    - kind: unique\n>     columns: []",
-        ("audits.0", "columns is []", "at least 1"),
+        ("audits.0.columns is []", "at least 1"),
     ),
     "unknown attribute of an audit": (
         "  audits:\n    - kind: range\n      column: id\n      min: 0\n>     maximum: 5",
-        ("audits.0", "maximum is not an attribute"),
+        ("audits.0.maximum is not an attribute", "did you mean max?"),
     ),
     "a range without bounds": (
         "  audits:\n>   - {kind: range, column: id}",
@@ -207,7 +207,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "an audit of no plain name": (
         "  audits:\n    - kind: sql\n>     name: no gifts\n      query: SELECT 1",
-        ("audits.0", "name is 'no gifts'", "letters, digits and _"),
+        ("audits.0.name is 'no gifts'", "letters, digits and _"),
     ),
     "two audits of one name": (
         "> audits: [{kind: unique, columns: [id]}, {kind: unique, columns: [id]}]",

@@ -1,7 +1,6 @@
 """A replica through Dagster: synced to a snapshot, described, and read as an input."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -10,10 +9,8 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
-from dagster_duckdb import DuckDBResource
 from pyiceberg.table import DataScan
 
-from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
 from dwh_tests.orchestration.lake import Lake, failure_text, written_by
 
 ROWS = pa.table({"id": [1, 2, 3], "place": ["eu", None, "us"]})
@@ -33,19 +30,12 @@ def replica(table: DataScan) -> DataScan:
 @pytest.fixture
 def shop(lake: Lake) -> Lake:
     """A lake with a DuckDB file for its replicas."""
-    resource = DuckDBResource(database=str(_file(lake)))
-    lake.resources["duckdb_replica_io_manager"] = DuckDBReplicaIOManager(
-        iceberg=lake.iceberg, duckdb=resource
-    )
+    lake.replicate()
     return lake
 
 
-def _file(lake: Lake) -> Path:
-    return lake.folder / "replicas.duckdb"
-
-
 def _held(lake: Lake) -> list[tuple[Any, ...]]:
-    with duckdb.connect(str(_file(lake)), read_only=True) as connection:
+    with duckdb.connect(str(lake.database), read_only=True) as connection:
         return connection.execute("SELECT id, place FROM mart.orders ORDER BY id").fetchall()
 
 
@@ -126,9 +116,9 @@ def test_a_replica_is_not_read_as_a_list(shop: Lake) -> None:
 
 
 def test_a_table_of_somebody_else_is_left_alone_and_named(shop: Lake) -> None:
-    with duckdb.connect(str(_file(shop))) as connection:
+    with duckdb.connect(str(shop.database)) as connection:
         connection.execute("CREATE SCHEMA mart; CREATE TABLE mart.orders AS SELECT 42 AS answer")
     result = shop.run(written_by(lambda _: ROWS), replica, expect_success=False)
     assert "mart.orders" in failure_text(result)
-    with duckdb.connect(str(_file(shop)), read_only=True) as connection:
+    with duckdb.connect(str(shop.database), read_only=True) as connection:
         assert connection.execute("SELECT answer FROM mart.orders").fetchall() == [(42,)]
