@@ -8,6 +8,8 @@ tables has come.
 from __future__ import annotations
 
 import json
+import sqlite3
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -366,7 +368,19 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
     """Wait for others, let them read meanwhile, and leave transactions to SQLAlchemy."""
     connection.isolation_level = None
     connection.execute(f"PRAGMA busy_timeout = {_WAIT_SECONDS * 1000:d}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _wait_for_wal(connection, time.monotonic() + _WAIT_SECONDS)
+
+
+def _wait_for_wal(connection: Any, until: float) -> None:
+    """Switch to the write-ahead log; of all statements this one does not wait for others by itself."""
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
 
 
 def _begin_at_once(connection: Connection) -> None:

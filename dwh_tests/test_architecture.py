@@ -299,7 +299,8 @@ _STATEMENT = re.compile(
 def sql_is_quoted(modules: list[Module]) -> Iterator[Violation]:
     """SQL text is put together from constants and quoted names; values are bound.
 
-    A heuristic. What may stand in SQL text: a call of a `quote…` helper or of `qualified`, anything whose
+    A heuristic. What may stand in SQL text: a call of a `quote…` or `qualif…` helper, the `sql_type` of a
+    column (a dialect's own words), anything whose
     name ends in `_sql` (text that was itself put together under this rule), and joins of these.
     """
     for module in modules:
@@ -379,7 +380,7 @@ def _safe_if(node: ast.expr) -> list[ast.expr]:
 
 def _is_safe_name(name: str) -> bool:
     plain = name.lower().lstrip("_")
-    return plain.startswith("quote") or plain == "qualified" or plain == "sql" or plain.endswith("_sql")
+    return plain.startswith(("quote", "qualif")) or plain in {"sql", "sql_type"} or plain.endswith("_sql")
 
 
 # --- Size ---

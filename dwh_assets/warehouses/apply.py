@@ -98,18 +98,19 @@ class StagedChanges:
         arriving: Arriving,
     ) -> None:
         self.session.create_table(staging, columns, Layout(), existing="replace")
-        self.session.insert(staging, columns, arriving.counted(encoded(rows, columns)))
+        with arriving.failures():
+            self.session.insert(staging, columns, arriving.counted(encoded(rows, columns)))
 
     def _delete(self) -> int:
         """Delete the rows that are told by the staged values, all copies of them."""
         dialect = self.session.dialect
-        same_sql = " AND ".join(
+        condition_sql = " AND ".join(
             same_sql(dialect, dialect.quote(staged.name), dialect.quote(own.name), own)
             for staged, own in zip(self._told_by, self.changes.told_by, strict=True)
         )
         return self.session.execute(
             f"DELETE FROM {dialect.qualify(self.target)} WHERE EXISTS"
-            f" (SELECT 1 FROM {dialect.qualify(self._deletes)} WHERE {same_sql})"
+            f" (SELECT 1 FROM {dialect.qualify(self._deletes)} WHERE {condition_sql})"
         )
 
     def _delete_copies(self) -> int:
@@ -128,7 +129,7 @@ class StagedChanges:
             f"{value_sql} AS {name_sql}" for value_sql, name_sql in zip(gone, names, strict=True)
         )
         groups_sql = ", ".join(gone)
-        same_sql = " AND ".join(
+        condition_sql = " AND ".join(
             _equal_sql(dialect, f"gone.{name_sql}", value_sql, column)
             for name_sql, value_sql, column in zip(names, own, self.changes.told_by, strict=True)
         )
@@ -141,7 +142,7 @@ class StagedChanges:
             f" (SELECT {kept_sql}, gone.{times_sql}, row_number() OVER (PARTITION BY {partition_sql}"
             f" ORDER BY gone.{times_sql}) AS {copy_sql} FROM {dialect.qualify(self.target)} AS kept JOIN"
             f" (SELECT {gone_sql}, count(*) AS {times_sql} FROM {dialect.qualify(self._deletes)}"
-            f" GROUP BY {groups_sql}) AS gone ON {same_sql}) AS copies WHERE {copy_sql} > {times_sql}"
+            f" GROUP BY {groups_sql}) AS gone ON {condition_sql}) AS copies WHERE {copy_sql} > {times_sql}"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 
@@ -34,6 +35,16 @@ class Arriving:
     def counted(self, reader: pa.RecordBatchReader) -> pa.RecordBatchReader:
         """Return the same stream, counted as it is read."""
         return pa.RecordBatchReader.from_batches(reader.schema, self._pass(reader))
+
+    @contextmanager
+    def failures(self) -> Iterator[None]:
+        """Raise what went wrong in the stream instead of what the warehouse's driver makes of it."""
+        try:
+            yield
+        except Exception:
+            if self.failure:
+                raise self.failure from None
+            raise
 
     def _pass(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         try:

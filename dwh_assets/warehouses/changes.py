@@ -1,4 +1,4 @@
-"""What changed between two snapshots, as a replica takes it: rows that go, rows that come; updates are both."""
+"""What changed between two snapshots, as a replica takes it: rows that go and rows that come."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class Changes(AbstractContextManager["Changes"]):
     `keys` are the columns that tell rows apart; none means that rows are told apart by all of their values.
     """
 
+    source: Source
     diff: VersionDiff
     columns: tuple[ReplicaColumn, ...]
     keys: tuple[ReplicaColumn, ...]
@@ -79,7 +80,7 @@ class Changes(AbstractContextManager["Changes"]):
                     named = pa.RecordBatch.from_arrays(arrays, names=[field.name for field in found])
                     yield align(named, target, self.diff.table)
 
-        return pa.RecordBatchReader.from_batches(target, batches())
+        return pa.RecordBatchReader.from_batches(target, self.source.faithfully(batches()))
 
 
 def changes_between(source: Source, before: int, columns: tuple[ReplicaColumn, ...]) -> Changes:
@@ -94,7 +95,7 @@ def changes_between(source: Source, before: int, columns: tuple[ReplicaColumn, .
     keys = [ids.get(now.find_field(name).field_id) for name in names]
     usable = all(key is not None and _can_be_told_apart(key.field.field_type) for key in keys)
     diff = compare(source.table, before, source.snapshot_id, keys=names if usable else None)
-    return Changes(diff, columns, tuple(key for key in keys if key) if usable else ())
+    return Changes(source, diff, columns, tuple(key for key in keys if key) if usable else ())
 
 
 def _can_be_told_apart(iceberg: IcebergType) -> bool:

@@ -19,6 +19,7 @@ from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.sql import quote_identifier
 from dwh_assets.warehouses.base import Target
 
+_PLAIN = re.compile(r'[^."]+')
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 _DOTTED = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))*")
 
@@ -155,7 +156,7 @@ class Dialect(ABC):
             return f"{left_sql} = {right_sql}"
         return f"{left_sql} IS NOT DISTINCT FROM {right_sql}"
 
-    def parameters(self, count: int) -> str:
+    def parameters_sql(self, count: int) -> str:
         """Return so many placeholders, parted by commas."""
         return ", ".join([self.capabilities.placeholder] * count)
 
@@ -168,3 +169,11 @@ def split_name(into: str) -> list[str]:
             remedy='Write schema.table; a part that holds a dot goes in double quotes: schema."my.table".',
         )
     return [part[1:-1].replace('""', '"') if part[0] == '"' else part for part in _PART.findall(into)]
+
+
+def in_lake(table: str) -> str:
+    """Return the lake's name of a table as `into` would be written: its namespace is one schema."""
+    namespace, _, name = table.rpartition(".")
+    return ".".join(
+        part if _PLAIN.fullmatch(part) else quote_identifier(part) for part in (namespace, name) if part
+    )

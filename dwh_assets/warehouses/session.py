@@ -97,7 +97,8 @@ class Session(ABC):
     ) -> None:
         """Add all rows of a table at a snapshot. A warehouse that can open the files itself does."""
         for reader in source.streams():
-            self.insert(target, columns, arriving.counted(encoded(reader, columns)))
+            with arriving.failures():
+                self.insert(target, columns, arriving.counted(encoded(reader, columns)))
 
     @abstractmethod
     def state_tables(self) -> list[Target]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 
@@ -15,6 +16,7 @@ from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
 from dwh_assets.iceberg.arrow.types import align, arrow_schema
+from dwh_assets.iceberg.faults import explained, readable
 from dwh_assets.iceberg.files.reading import live_batches
 from dwh_assets.iceberg.planning import planned_files
 from dwh_assets.iceberg.scan import scan
@@ -67,7 +69,19 @@ class Source:
         for tasks in portions(planned_files(self.scan), _STREAM_BYTES):
             found = chain.from_iterable(live_batches(metadata, io, task, self.schema) for task in tasks)
             batches = (align(batch, target, self.name) for batch in found)
-            yield pa.RecordBatchReader.from_batches(target, batches)
+            yield pa.RecordBatchReader.from_batches(target, self.faithfully(batches))
+
+    def faithfully(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Pass batches on; what the lake's files or store do wrong names the table and a remedy."""
+        with self.reading():
+            yield from batches
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Let faults of the lake's files and store leave the block as errors that name the table."""
+        catalog = getattr(self.table.catalog, "name", "")
+        with explained(self.name, catalog), readable(self.name):
+            yield
 
 
 def open_source(catalog_or_table: Catalog | Table, name: str, snapshot_id: int | None) -> Source:

@@ -140,7 +140,7 @@ class Records:
     def _insert(self, table: str) -> None:
         names = (*_NAMES, "generation", "iceberg_table", "row_count")
         names_sql = ", ".join(map(self._column_sql, names))
-        markers_sql = self._dialect.parameters(len(names))
+        markers_sql = self._dialect.parameters_sql(len(names))
         self.session.execute(
             f"INSERT INTO {self._table_sql} ({names_sql}) VALUES ({markers_sql})",
             *(self.target.schema, self.target.name, 0, table, 0),

@@ -73,7 +73,7 @@ def test_a_replica_that_holds_the_rows_already_does_nothing_and_says_so(shop: La
 
     shop.run(written_by(lambda _: ROWS.slice(0, 1), write_mode="overwrite"))
     newer = _event(shop.run(orders, replica, select=[replica]))
-    assert newer.metadata["dwh/operation"].value == "full"
+    assert newer.metadata["dwh/operation"].value == "incremental"
     assert newer.metadata["dwh/parent_snapshot_id"].value == first.metadata["dwh/snapshot_id"].value
     assert _held(shop) == [(1, "eu")]
 

@@ -215,10 +215,10 @@ def test_two_threads_sync_once(database: Path, orders: Table) -> None:
         second.start()
         first.join()
         second.join()
-    assert "another sync in this process" in waiting.said[0]
+    assert "another sync" in waiting.said[0]
 
     # Which thread gets to report first after the commit is the scheduler's affair.
-    assert sorted(result.method for result in results) == ["full", "none"]
+    assert sorted(result.method for result in results) == ["incremental", "none"]
     assert replica.read().read_all().num_rows == 4
 
 
@@ -245,7 +245,7 @@ def test_a_sync_after_a_wait_takes_what_is_newest_then(
             assert DuckDBWarehouse(database).replica("sales.orders").sync(catalog).rows_inserted == 4
 
 
-@pytest.mark.parametrize("batch", [1, 4, 9])
+@pytest.mark.parametrize("batch", [1, 4, 7])
 def test_a_killed_sync_leaves_the_old_replica(
     catalog: SqlCatalog, lake: Path, database: Path, orders: Table, batch: int
 ) -> None:
@@ -261,5 +261,5 @@ def test_a_killed_sync_leaves_the_old_replica(
 
     assert query(database, "SELECT count(*), count(item) FROM sales.orders") == [(3, 2)]
     assert replica.state() == state
-    assert replica.sync(catalog).rows_inserted == 3 + 900_000
+    assert replica.sync(catalog).rows_inserted == 900_000
     assert query(database, "SELECT count(*) FROM sales.orders") == [(3 + 900_000,)]

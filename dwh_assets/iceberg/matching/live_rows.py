@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, FileFormat
-from pyiceberg.schema import Schema, index_name_by_id
+from pyiceberg.schema import Schema, index_by_id, index_name_by_id, make_compatible_name
 from pyiceberg.table import FileScanTask, Table
 
 from dwh_assets.errors import UnsupportedError
@@ -104,13 +104,19 @@ def _finds_columns(table: Table) -> bool:
 
 
 def _keeps_names(table: Table, schema: Schema) -> bool:
-    """Tell whether all fields inside columns always had their names: DuckDB finds only columns by id."""
+    """Tell whether all fields inside columns always had their names: DuckDB finds only columns by id.
+
+    Names that Avro does not take are written otherwise (`by key` is `by_x20key`), as Iceberg's writers do.
+    """
     asked = {column.field_id for column in schema.fields if not column.field_type.is_primitive}
     paths: dict[int, str] = {}
     ids: dict[str, int] = {}
     for column in (column for known in (*table.metadata.schemas, schema) for column in known.fields):
         if column.field_id not in asked:
             continue
+        inside = index_by_id(Schema(column))
+        if any(i != column.field_id and make_compatible_name(f.name) != f.name for i, f in inside.items()):
+            return False
         for field_id, name in index_name_by_id(Schema(column)).items():
             path = f"{column.field_id}{name[len(column.name) :]}"
             if paths.setdefault(field_id, path) != path or ids.setdefault(path, field_id) != field_id:

@@ -33,7 +33,9 @@ def load_files(
     """Pass queries over the live rows of the snapshot, and their parameters, to `insert`, which counts."""
     for tasks in portions(planned_files(source.scan), _PORTION_BYTES):
         rows = live_rows(connection, source.table, tasks, source.schema)
-        arriving.arrived(insert(rows.sql, rows.parameters), _bytes(tasks))
+        with source.reading():
+            inserted = insert(rows.sql, rows.parameters)
+        arriving.arrived(inserted, _bytes(tasks))
 
 
 def _bytes(tasks: Sequence[FileScanTask]) -> int:

@@ -12,6 +12,7 @@ import duckdb
 
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.warehouses.base import Mode, Target
+from dwh_assets.warehouses.dialect import in_lake
 from dwh_assets.warehouses.duckdb.connection import ConnectionFactory, DuckDBConnections
 from dwh_assets.warehouses.duckdb.dialect import DuckDBDialect
 from dwh_assets.warehouses.duckdb.session import DuckDBSession
@@ -68,7 +69,7 @@ class DuckDBWarehouse:
         Without `into` it has the name that the table has in the lake; without a dot it is in `main`.
         Raises `ConfigurationError` for what is no name.
         """
-        target = self.dialect.target(into or table)
+        target = self.dialect.target(into or in_lake(table))
         return Replica(self, table, target, mode, options or ReplicaOptions())
 
     def replicas(self) -> list[Replica]:
