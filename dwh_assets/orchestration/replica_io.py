@@ -92,15 +92,13 @@ class ReplicaIOManager(dg.ConfigurableIOManager):
         )
 
     def _ledger(self, context: dg.OutputContext) -> Ledger | None:
-        """Return the ledger that keeps what the replica holds from expiry; where none is named, it goes on.
-
-        All that can happen is that the next sync loads every row, and says why.
-        """
-        try:
-            return self.ledger.ledger
-        except ConfigurationError as error:
-            context.log.warning("%s Until then nothing keeps the snapshot of a replica.", error)
-            return None
+        """Return the ledger, if there is one: without, the next sync may have to load every row again."""
+        ledger = self.ledger.kept()
+        if ledger is None:
+            context.log.warning(
+                "No DWH_LEDGER_URL names a ledger: nothing keeps the snapshot that this replica holds from expiry."
+            )
+        return ledger
 
     def _report(
         self, context: dg.OutputContext, result: SyncResult, state: ReplicaState, table: Table
