@@ -1,7 +1,5 @@
 """The assets, checks and schedules of a table's replicas."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

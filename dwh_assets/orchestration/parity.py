@@ -1,7 +1,5 @@
 """The check that a replica says what its table says, and how a difference is shown."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

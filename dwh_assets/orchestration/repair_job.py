@@ -1,7 +1,5 @@
 """The Dagster job `repair_replica`: compare a replica with its table, and mend just what differs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -96,7 +96,7 @@ class ReplicaIOManager(dg.ConfigurableIOManager):
         ledger = self.ledger.kept()
         if ledger is None:
             context.log.warning(
-                "No DWH_LEDGER_URL names a ledger: nothing keeps the snapshot that this replica holds from expiry."
+                "No DWH_LEDGER_URL names a ledger: nothing keeps what this replica holds from expiry."
             )
         return ledger
 

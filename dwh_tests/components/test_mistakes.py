@@ -166,7 +166,7 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("replicas.0", "partition_by is for bigquery"),
     ),
     "partitions of no time": (
-        "  replicas:\n    - warehouse: bigquery\n      partition_by:\n>       transform: week\n        field: at",
+        "  replicas:\n    - warehouse: bigquery\n      partition_by:\n>       transform: week",
         ("replicas.0.partition_by.transform is 'week'", "'month'"),
     ),
     "a history that stays where it is": (

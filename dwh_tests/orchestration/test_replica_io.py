@@ -205,7 +205,7 @@ def test_a_lake_without_a_ledger_is_replicated_all_the_same(
     result = shop.run(written_by(lambda _: ROWS), replica)
     assert _held(shop) == [(1, "eu"), (2, None), (3, "us")]
     said = [entry.user_message for entry in shop.instance.all_logs(result.run_id)]
-    assert any("nothing keeps the snapshot that this replica holds" in one for one in said)
+    assert any("nothing keeps what this replica holds" in one for one in said)
 
 
 def test_a_ledger_that_cannot_be_opened_is_an_error_before_any_row_is_loaded(shop: Lake) -> None:
