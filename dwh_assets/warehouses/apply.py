@@ -65,6 +65,18 @@ class StagedChanges:
                     f"{self.changes.rows_inserted:,} rows were to be inserted, and {inserted:,} were"
                 )
 
+    def rows_updated(self) -> int:
+        """Count the rows that go and come again with the same key."""
+        if not (self.changes.keys and self.changes.rows_deleted and self.changes.rows_inserted):
+            return 0
+        dialect = self.session.dialect
+        deletes_sql, inserts_sql = dialect.qualify(self._deletes), dialect.qualify(self._inserts)
+        found = self.session.fetch(
+            f"SELECT count(*) FROM {deletes_sql} WHERE EXISTS"
+            f" (SELECT 1 FROM {inserts_sql} WHERE {self._same_sql})"
+        )
+        return int(found[0][0])
+
     def drop(self) -> None:
         """Remove the staging tables."""
         for staging in (self._deletes, self._inserts, self._spared):
@@ -104,13 +116,18 @@ class StagedChanges:
     def _delete(self) -> int:
         """Delete the rows that are told by the staged values, all copies of them."""
         dialect = self.session.dialect
-        condition_sql = " AND ".join(
-            same_sql(dialect, dialect.quote(staged.name), dialect.quote(own.name), own)
-            for staged, own in zip(self._told_by, self.changes.told_by, strict=True)
-        )
         return self.session.execute(
             f"DELETE FROM {dialect.qualify(self.target)} WHERE EXISTS"
-            f" (SELECT 1 FROM {dialect.qualify(self._deletes)} WHERE {condition_sql})"
+            f" (SELECT 1 FROM {dialect.qualify(self._deletes)} WHERE {self._same_sql})"
+        )
+
+    @property
+    def _same_sql(self) -> str:
+        """A condition that a row of the replica, or of `inserts`, is told by a row of `deletes`."""
+        dialect = self.session.dialect
+        return " AND ".join(
+            same_sql(dialect, dialect.quote(staged.name), dialect.quote(own.name), own)
+            for staged, own in zip(self._told_by, self.changes.told_by, strict=True)
         )
 
     def _delete_copies(self) -> int:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,11 +13,10 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import DoubleType, FloatType, IcebergType
 
 from dwh_assets.iceberg.arrow.types import align, arrow_schema
-from dwh_assets.iceberg.diff.compare import compare
+from dwh_assets.iceberg.diff.compare import compare, own_keys
 from dwh_assets.iceberg.diff.netting import DELETE, INSERT, UPDATE_AFTER, UPDATE_BEFORE
+from dwh_assets.iceberg.diff.sides import Sides, sides
 from dwh_assets.iceberg.diff.version_diff import VersionDiff
-from dwh_assets.iceberg.keys import known_keys
-from dwh_assets.iceberg.scan import schema_at
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.source import Source
 
@@ -25,9 +25,10 @@ _CHANGE_TYPE = "_change_type"
 
 @dataclass(frozen=True)
 class Changes(AbstractContextManager["Changes"]):
-    """The net changes of rows; read once, and kept on disk where they are many. Use as a context manager.
+    """Rows that changed, an update being a row that goes and one that comes. Use as a context manager.
 
     `keys` are the columns that tell rows apart; none means that rows are told apart by all of their values.
+    Rows are read when something is first asked that needs them, and kept on disk where they are many.
     """
 
     source: Source
@@ -37,21 +38,27 @@ class Changes(AbstractContextManager["Changes"]):
 
     def __exit__(self, *_: object) -> None:
         self.diff.close()
+        if self._sides:
+            self._sides.close()
+
+    @cached_property
+    def _sides(self) -> Sides | None:
+        return sides(self.diff) if self.keys else None
 
     @property
     def rows(self) -> int:
-        """How many rows are deleted and inserted, updates counted as both."""
+        """How many rows go and come."""
         return self.rows_deleted + self.rows_inserted
 
     @property
     def rows_deleted(self) -> int:
         """How many rows go, updates included."""
-        return self.diff.rows_removed + self.diff.rows_modified
+        return self._sides.rows_went if self._sides else self.diff.rows_removed + self.diff.rows_modified
 
     @property
     def rows_inserted(self) -> int:
         """How many rows come, updates included."""
-        return self.diff.rows_added + self.diff.rows_modified
+        return self._sides.rows_came if self._sides else self.diff.rows_added + self.diff.rows_modified
 
     @property
     def told_by(self) -> tuple[ReplicaColumn, ...]:
@@ -60,42 +67,49 @@ class Changes(AbstractContextManager["Changes"]):
 
     def deletes(self) -> pa.RecordBatchReader:
         """Stream what tells the rows apart that go, in the lake's types."""
-        return self._some(self.told_by, (DELETE, UPDATE_BEFORE))
+        went = self._sides.keys_that_went if self._sides else partial(self._net, (DELETE, UPDATE_BEFORE))
+        return self._in_lake_types(self.told_by, went)
 
     def inserts(self) -> pa.RecordBatchReader:
         """Stream the rows that come, in the lake's types."""
-        return self._some(self.columns, (INSERT, UPDATE_AFTER))
+        came = self._sides.rows_that_came if self._sides else partial(self._net, (INSERT, UPDATE_AFTER))
+        return self._in_lake_types(self.columns, came)
 
-    def _some(self, columns: Sequence[ReplicaColumn], kinds: Sequence[str]) -> pa.RecordBatchReader:
+    def _net(self, kinds: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        for batch in self.diff.changes():
+            yield batch.filter(pc.is_in(batch.column(_CHANGE_TYPE), pa.array(kinds)))
+
+    def _in_lake_types(
+        self, columns: Sequence[ReplicaColumn], batches: Callable[[], Iterable[pa.RecordBatch]]
+    ) -> pa.RecordBatchReader:
         target = arrow_schema(Schema(*(column.field for column in columns)))
         then = {field.field_id: field.name for field in self.diff.compared.fields}
         # A column that is newer than the snapshot is null in all of its rows.
         found = [column.field for column in columns if column.field.field_id in then]
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            for batch in self.diff.changes():
-                chosen = batch.filter(pc.is_in(batch.column(_CHANGE_TYPE), pa.array(kinds)))
-                if chosen.num_rows:
-                    arrays = [chosen.column(then[field.field_id]) for field in found]
-                    named = pa.RecordBatch.from_arrays(arrays, names=[field.name for field in found])
-                    yield align(named, target, self.diff.table)
+        def named() -> Iterator[pa.RecordBatch]:
+            for batch in batches():
+                arrays = [batch.column(then[field.field_id]) for field in found]
+                renamed = pa.RecordBatch.from_arrays(arrays, names=[field.name for field in found])
+                yield align(renamed, target, self.diff.table)
 
-        return pa.RecordBatchReader.from_batches(target, self.source.faithfully(batches()))
+        return pa.RecordBatchReader.from_batches(target, self.source.faithfully(named()))
 
 
 def changes_between(source: Source, before: int, columns: tuple[ReplicaColumn, ...]) -> Changes:
-    """Compare the snapshot `before` with that of the source; rows are read when they are asked for.
+    """Compare the snapshot `before` with that of the source, which has one.
 
     Raises what `iceberg.diff.compare` raises.
     """
-    assert source.snapshot_id is not None  # noqa: S101 - what has a snapshot before has one after
-    then, now = schema_at(source.table, before), schema_at(source.table, source.snapshot_id)
+    after = source.snapshot_id
+    assert after is not None  # noqa: S101 - what had a snapshot before has one now
+    names = own_keys(source.table, before, after)
+    diff = compare(source.table, before, after, keys=names)
     ids = {column.field.field_id: column for column in columns}
-    names = known_keys(source.table.metadata, now, then)
-    keys = [ids.get(now.find_field(name).field_id) for name in names]
-    usable = all(key is not None and _can_be_told_apart(key.field.field_type) for key in keys)
-    diff = compare(source.table, before, source.snapshot_id, keys=names if usable else None)
-    return Changes(source, diff, columns, tuple(key for key in keys if key) if usable else ())
+    keys = [ids.get(diff.compared.find_field(name).field_id) for name in names]
+    if not all(key is not None and _can_be_told_apart(key.field.field_type) for key in keys):
+        return Changes(source, compare(source.table, before, after), columns, ())
+    return Changes(source, diff, columns, tuple(key for key in keys if key))
 
 
 def _can_be_told_apart(iceberg: IcebergType) -> bool:

@@ -63,16 +63,15 @@ class Records:
         return self._dialect.state_table(self.target)
 
     def prepare(self, table: str) -> ReplicaState:
-        """Return the replica's record; make it, and the table of records, where they are missing.
+        """Make the replica's record, and the table of records where that is missing; return the record.
 
-        A new record says nothing yet but that a sync of `table` has begun.
+        It says nothing yet but that a sync of `table` has begun.
         """
         if self.session.describe(self._table) is None:
             self.session.ensure_schema(self._table)
             columns = _record_columns(self._dialect)
             self.session.create_table(self._table, columns, Layout(), existing="keep")
-        if self.read() is None:
-            self._insert(table)
+        self._insert(table)
         found = self.read()
         if found is None:
             raise ConflictError(f"The record of {self.target} was removed.", remedy="Repeat the sync.")

@@ -68,12 +68,12 @@ class Sync:
     def bring(self) -> Brought:
         """Do what is needed. Raises `ConflictError` when another sync came between."""
         _ = self.columns  # what cannot be held is refused before anything is made
-        found = self.session.describe(self.target)
-        self._require_ours(self._records.read(), found)
+        found, recorded = self.session.describe(self.target), self._records.read()
+        self._require_ours(recorded, found)
         if found is None:
             self._require_making()
             self.session.ensure_schema(self.target)
-        seen = self._records.prepare(self.source.name)
+        seen = recorded or self._records.prepare(self.source.name)
         self._wait_for_other(seen)
         held = seen if seen.synced_at else None
         try:
@@ -164,11 +164,13 @@ class Sync:
 
     def _apply(self, seen: ReplicaState, steps: Sequence[ColumnStep]) -> Brought:
         with self._changes(seen) as changes:
+            self._require_less_than_all(changes, seen)
             if not changes.keys and changes.rows_deleted and not can_compare(self.columns):
                 raise ReloadNeeded("rows went, and there is no key to tell which")
             state = self._state(seen.rows + changes.rows_inserted - changes.rows_deleted)
             staged = StagedChanges.stage(self.session, self.target, self.columns, changes, self.arriving)
             try:
+                updated = staged.rows_updated()
                 self._apply_staged(seen, steps, staged, state)
             except Drifted as drifted:
                 raise ReloadNeeded(
@@ -176,9 +178,8 @@ class Sync:
                 ) from None
             finally:
                 staged.drop()
-            updated = changes.diff.rows_modified
-            reason = f"{changes.rows:,} rows changed since snapshot {seen.snapshot_id}"
-            inserted, deleted = changes.diff.rows_added, changes.diff.rows_removed
+            inserted, deleted = changes.rows_inserted - updated, changes.rows_deleted - updated
+            reason = f"{inserted + updated + deleted:,} rows changed since snapshot {seen.snapshot_id}"
             return Brought("incremental", reason, seen, inserted, updated, deleted)
 
     def _apply_staged(
@@ -197,20 +198,13 @@ class Sync:
             raise ReloadNeeded("one of the versions has no rows")
         if self.source.table.snapshot_by_id(before) is None:
             raise ReloadNeeded(f"the snapshot {before} that it holds was expired")
-        changes = changes_between(self.source, before, self.columns)
-        self._require_less_than_all(changes, held)
-        return changes
+        return changes_between(self.source, before, self.columns)
 
     def _require_less_than_all(self, changes: Changes, held: ReplicaState) -> None:
         """Reload where that is less work; what is only added is never more."""
-        try:
-            if changes.diff.rows_read > 2 * max(held.rows, 1) or (
-                changes.rows_deleted and changes.rows > max(held.rows, 1)
-            ):
-                raise ReloadNeeded("more rows changed than the table has")
-        except BaseException:
-            changes.diff.close()
-            raise
+        most = max(held.rows, 1)
+        if changes.diff.rows_read > 2 * most or (changes.rows_deleted and changes.rows > most):
+            raise ReloadNeeded("more rows changed than the table has")
 
     def _alter_first(self, seen: ReplicaState, steps: Sequence[ColumnStep]) -> ReplicaState:
         """Change columns before the transaction, where it cannot hold that; rows stay what they were."""

@@ -181,6 +181,15 @@ def rows_per_second(rows: int, rate: float, ours: str = "dwh_assets") -> Bar:
     return Bar(f"{ours}: rows/s >= {rate:,.0f}", rate, value)
 
 
+def seconds_at_most(seconds: float, ours: str = "dwh_assets") -> Bar:
+    """One contender takes at most so long, whatever the machine."""
+
+    def value(by_name: Mapping[str, Measured]) -> float | None:
+        return by_name[ours].seconds if ours in by_name else None
+
+    return Bar(f"{ours}: seconds <= {seconds:g}", seconds, value, at_least=False)
+
+
 def at_most_times(slow: str, fast: str, factor: float) -> Bar:
     """One contender takes at most `factor` times as long as another."""
 

@@ -11,6 +11,7 @@ from dwh_tests.benchmarks.model import (
     figure_at_most,
     peak_below,
     rows_per_second,
+    seconds_at_most,
     stored_at_most_times,
     times_faster,
 )
@@ -76,6 +77,11 @@ _COMPARED = (
     # Counts only
     Contender("DuckDB join", "comparing:FullOuterJoin"),
     Contender("Spark", "spark_peer:Changelog", once=True),
+)
+
+_FOLLOWED = (
+    Contender("dwh_assets", "replicas:Follow", prepared="replica"),
+    Contender("full load", "replicas:Follow", {"anew": True}, prepared="replica"),
 )
 
 _ALL = (
@@ -219,6 +225,50 @@ _ALL = (
         ),
         (at_most_times("dwh_assets", "current snapshot", 1.2),),
         _orders,
+    ),
+    Benchmark(
+        "replica_load",
+        "load lineitem (6M x 16) into a new DuckDB file",
+        (
+            Contender("dwh_assets", "replicas:Load", prepared="table"),
+            Contender("DuckDB CREATE TABLE AS", "replicas:CreateTableAs", prepared="table"),
+            Contender("pandas", "replicas:FromPandas", prepared="table", once=True),
+        ),
+        (
+            times_faster("DuckDB CREATE TABLE AS", 0.7),
+            times_faster("pandas", 5),
+            peak_below(1024),
+        ),
+        _append,
+    ),
+    Benchmark(
+        "replica_newest",
+        "bring a DuckDB replica to the version after 0.1% of lineitem were upserted in the newest days",
+        _FOLLOWED,
+        (times_faster("full load", 20),),
+        _compare_newest,
+    ),
+    Benchmark(
+        "replica_scattered",
+        "the same with the changed rows scattered over the whole table",
+        _FOLLOWED,
+        (times_faster("full load", 8),),
+        _compare_scattered,
+    ),
+    Benchmark(
+        "replica_unchanged",
+        "sync a DuckDB replica of lineitem when nothing changed, or when the table was only compacted",
+        (
+            Contender("dwh_assets", "replicas:Stay"),
+            Contender("dwh_assets, compacted", "replicas:Stay", {"compacted": True}),
+        ),
+        (
+            seconds_at_most(1),
+            seconds_at_most(1, "dwh_assets, compacted"),
+            figure_at_most("bytes read", 0),
+            figure_at_most("bytes read", 0, "dwh_assets, compacted"),
+        ),
+        _append,
     ),
     Benchmark(
         "storage",
