@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
-from pyiceberg.types import IcebergType, NestedField
+from pyiceberg.types import DecimalType, IcebergType, IntegerType, LongType, NestedField
 
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.sql import quote_identifier
@@ -22,6 +22,9 @@ from dwh_assets.warehouses.base import Target
 _PLAIN = re.compile(r'[^."]+')
 _PART = re.compile(r'"(?:[^"]|"")+"|[^".]+')
 _DOTTED = re.compile(rf"(?:{_PART.pattern})(?:\.(?:{_PART.pattern}))*")
+
+# So that the sum of ten billion such decimals has 38 digits
+_MOST_SUMMED_DIGITS = 28
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,14 @@ class Dialect(ABC):
     @abstractmethod
     def limbs_sql(self, text_sql: str) -> tuple[str, str, str, str]:
         """Return SQL for the MD5 of a text as four integers of 32 bits."""
+
+    def sum_sql(self, iceberg: IcebergType, value_sql: str) -> str | None:
+        """Return SQL for the exact sum of integers or decimals; None for what may have none that fits."""
+        if isinstance(iceberg, IntegerType | LongType):
+            return f"SUM(CAST({value_sql} AS DECIMAL(38, 0)))"
+        if isinstance(iceberg, DecimalType) and iceberg.precision <= _MOST_SUMMED_DIGITS:
+            return f"SUM(CAST({value_sql} AS DECIMAL(38, {iceberg.scale:d})))"
+        return None
 
     def name(self, lake_name: str) -> str:
         """Return the name that a lake's column has in the warehouse.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.types import (
     IcebergType,
@@ -33,7 +34,7 @@ _CAPABILITIES = Capabilities(
     max_identifier_length=_NO_LIMIT,
     max_columns=_NO_LIMIT,
     max_decimal_digits=38,
-    timestamp_digits=6,
+    timestamp_digits=9,
     transactional_ddl=True,
     merge_in_transaction=True,
     bulk_formats=("arrow", "parquet"),
@@ -97,7 +98,7 @@ def _nanosecond_instants(where: str, options: TypeOptions) -> Holding:
         return Holding(
             "TIMESTAMP WITH TIME ZONE",
             arrow,
-            encode=lambda array: array.cast(arrow, safe=False),
+            encode=lambda array: pc.floor_temporal(array, unit="microsecond").cast(arrow),
             lost="digits below the microsecond",
         )
     if options.nanoseconds == "text":
