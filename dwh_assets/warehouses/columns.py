@@ -67,6 +67,12 @@ def _folded(name: str, limits: Capabilities) -> str:
     return name if limits.case_sensitive else name.encode().lower().decode()
 
 
+def fetched_sql(dialect: Dialect, column: ReplicaColumn) -> str:
+    """Return the SQL of a column in a query whose rows `decoded` gets."""
+    name_sql = dialect.quote(column.name)
+    return column.holding.fetched_sql(name_sql) if column.holding.fetched_sql else name_sql
+
+
 def decoded(rows: pa.RecordBatchReader, columns: Sequence[ReplicaColumn], table: str) -> pa.RecordBatchReader:
     """Return what a query for `columns` brought back, under the lake's names and in its types."""
     target = arrow_schema(Schema(*(column.field for column in columns)))

@@ -79,8 +79,9 @@ class Holding:
     `sql_type` is the column's declaration. Rows travel as `arrow_type`: `encode` turns an array of the
     lake's type (`iceberg.arrow.types.arrow_schema`) into it, `decode` turns what a query brought back into
     the lake's type; None where nothing needs doing but a cast. `staged_sql` gets the SQL of a staged
-    value and returns that of the stored one (`PARSE_JSON` and its like). `lost` says in words what is
-    lost, and is empty where reading back gives the same values.
+    value and returns that of the stored one (`PARSE_JSON` and its like); `fetched_sql` gets that of a
+    stored value and returns what a query is to bring back. `lost` says in words what is lost, and is empty
+    where reading back gives the same values.
     """
 
     sql_type: str
@@ -88,6 +89,7 @@ class Holding:
     encode: Callable[[pa.Array], pa.Array] | None = None
     decode: Callable[[pa.Array], pa.Array] | None = None
     staged_sql: Callable[[str], str] | None = None
+    fetched_sql: Callable[[str], str] | None = None
     lost: str = ""
 
 
@@ -172,14 +174,17 @@ class Dialect(ABC):
         return ", ".join([self.capabilities.placeholder] * count)
 
 
-def split_name(into: str) -> list[str]:
-    """Return the parts of a dotted name; one in double quotes may hold dots. Raises `ConfigurationError`."""
+def split_name(into: str, fold: Callable[[str], str] = str) -> list[str]:
+    """Return the parts of a dotted name; one in double quotes may hold dots. Raises `ConfigurationError`.
+
+    `fold` gets the parts that stand without quotes, for warehouses that store them in another way.
+    """
     if not _DOTTED.fullmatch(into):
         raise ConfigurationError(
             f"`into` is {into!r}, which is no name of a table.",
             remedy='Write schema.table; a part that holds a dot goes in double quotes: schema."my.table".',
         )
-    return [part[1:-1].replace('""', '"') if part[0] == '"' else part for part in _PART.findall(into)]
+    return [part[1:-1].replace('""', '"') if part[0] == '"' else fold(part) for part in _PART.findall(into)]
 
 
 def in_lake(table: str) -> str:

@@ -17,7 +17,7 @@ from dwh_assets.errors import ConflictError, NotFoundError
 from dwh_assets.ledger import Ledger, Pin
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Mode, ReplicaState, SyncResult, Target
-from dwh_assets.warehouses.columns import decoded, replica_columns
+from dwh_assets.warehouses.columns import decoded, fetched_sql, replica_columns
 from dwh_assets.warehouses.dialect import Dialect, ReplicaColumn
 from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.patience import Patience
@@ -170,6 +170,8 @@ class Replica:
             self._pin(ledger, source.snapshot_id)
             brought = Sync(session, self.target, source, self.mode, self.options, arriving, run_id).bring()
             self._unpin_others(ledger, source.snapshot_id)
+            if brought.method != "none":
+                session.sweep(self.target)
             return SyncResult(
                 mode=self.mode,
                 method=brought.method,
@@ -214,8 +216,8 @@ class Replica:
         held: Mapping[str, ReplicaColumn],
         where: Mapping[str, Any],
     ) -> tuple[str, list[Any]]:
-        names_sql = ", ".join(dialect.quote(column.name) for column in columns)
-        query_sql = f"SELECT {names_sql} FROM {dialect.qualify(self.target)}"
+        values_sql = ", ".join(fetched_sql(dialect, column) for column in columns)
+        query_sql = f"SELECT {values_sql} FROM {dialect.qualify(self.target)}"
         conditions = {_named(held, name, self.into): value for name, value in where.items()}
         conditions_sql = " AND ".join(
             f"{dialect.quote(column.name)} "

@@ -3,6 +3,7 @@
 import os
 
 from dwh_tests.servers.azurite import AzuriteServer
+from dwh_tests.servers.fakesnow import FakeSnow
 from dwh_tests.servers.gcs import FakeGcsServer
 from dwh_tests.servers.hive import HiveMetastore
 from dwh_tests.servers.iceberg_rest import IcebergRestServer
@@ -17,6 +18,7 @@ SERVERS: tuple[type[Server], ...] = (
     HiveMetastore,
     AzuriteServer,
     FakeGcsServer,
+    FakeSnow,
 )
 
 

@@ -78,9 +78,9 @@ def go_program(module: str, version: str) -> Download:
 def _build_java(source: Path, folder: Path) -> None:
     lib, classes = folder / "lib", folder / "classes"
     maven = [program("mvn"), "-B", "-q", "-ntp", "-f", str(source / "pom.xml")]
-    _run([*maven, _COPY_DEPENDENCIES, "-DincludeScope=runtime", f"-DoutputDirectory={lib}"])
+    run([*maven, _COPY_DEPENDENCIES, "-DincludeScope=runtime", f"-DoutputDirectory={lib}"])
     sources = [str(file) for file in source.glob("*.java")]
-    _run([program("javac"), "--release", "17", "-nowarn", "-cp", f"{lib}/*", "-d", str(classes), *sources])
+    run([program("javac"), "--release", "17", "-nowarn", "-cp", f"{lib}/*", "-d", str(classes), *sources])
     for settings in source.glob("*-site.xml"):
         shutil.copy(settings, classes)
 
@@ -88,14 +88,15 @@ def _build_java(source: Path, folder: Path) -> None:
 def _npm(package: str, folder: Path) -> None:
     # Azurite asks for a newer Node than it needs, which is but a warning.
     options = ["--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-    _run([program("npm"), "install", "--prefix", str(folder), *options, package])
+    run([program("npm"), "install", "--prefix", str(folder), *options, package])
 
 
 def _go(module: str, folder: Path) -> None:
-    _run([program("go"), "install", module], {"GOBIN": str(folder)})
+    run([program("go"), "install", module], {"GOBIN": str(folder)})
 
 
-def _run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
+    """Run a registry's client to its end. Raises `DownloadFailed`."""
     try:
         result = subprocess.run(
             command,

@@ -14,6 +14,7 @@ import pytest
 from dwh_tests.servers.all_servers import servers_required
 from dwh_tests.servers.azurite import AzuriteServer
 from dwh_tests.servers.downloads import DownloadFailed
+from dwh_tests.servers.fakesnow import FakeSnow
 from dwh_tests.servers.gcs import FakeGcsServer
 from dwh_tests.servers.hive import HiveMetastore
 from dwh_tests.servers.iceberg_rest import IcebergRestServer
@@ -82,6 +83,13 @@ def azurite_server() -> Iterator[AzuriteServer]:
 def gcs_server() -> Iterator[FakeGcsServer]:
     """Google Cloud Storage."""
     with usable(FakeGcsServer)() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def fakesnow() -> Iterator[FakeSnow]:
+    """Snowflake."""
+    with usable(FakeSnow)() as server:
         yield server
 
 

@@ -305,7 +305,11 @@ class _Cast:
         children = []
         for field in target:
             position = positions.get(self.identity(field))
-            child = pa.nulls(len(array)) if position is None else array.field(position)
+            if position is None:
+                child = pa.nulls(len(array))
+            else:
+                # What lies under a missing struct is no value, and need not be one of the target's type.
+                child = array.flatten()[position] if field.nullable else array.field(position)
             inner = f"{where}.{field.name}"
             child = self.to(child, field.type, inner)
             if not field.nullable:
