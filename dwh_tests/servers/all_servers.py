@@ -7,6 +7,7 @@ from dwh_tests.servers.fakesnow import FakeSnow
 from dwh_tests.servers.gcs import FakeGcsServer
 from dwh_tests.servers.hive import HiveMetastore
 from dwh_tests.servers.iceberg_rest import IcebergRestServer
+from dwh_tests.servers.local_bigquery import LocalBigQuery
 from dwh_tests.servers.moto import MotoServer
 from dwh_tests.servers.postgres import PostgresServer
 from dwh_tests.servers.process import Server
@@ -19,6 +20,7 @@ SERVERS: tuple[type[Server], ...] = (
     AzuriteServer,
     FakeGcsServer,
     FakeSnow,
+    LocalBigQuery,
 )
 
 

@@ -18,6 +18,7 @@ from dwh_tests.servers.fakesnow import FakeSnow
 from dwh_tests.servers.gcs import FakeGcsServer
 from dwh_tests.servers.hive import HiveMetastore
 from dwh_tests.servers.iceberg_rest import IcebergRestServer
+from dwh_tests.servers.local_bigquery import LocalBigQuery
 from dwh_tests.servers.moto import MotoServer
 from dwh_tests.servers.object_store import FILE_IOS, ObjectStore
 from dwh_tests.servers.postgres import PostgresServer
@@ -90,6 +91,13 @@ def gcs_server() -> Iterator[FakeGcsServer]:
 def fakesnow() -> Iterator[FakeSnow]:
     """Snowflake."""
     with usable(FakeSnow)() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def local_bigquery() -> Iterator[LocalBigQuery]:
+    """BigQuery."""
+    with usable(LocalBigQuery)() as server:
         yield server
 
 
