@@ -66,21 +66,24 @@ def _declared() -> dg.Definitions:
 def _warehouses(**lake: Any) -> dict[str, Any]:
     """Return the connection and the IO manager of each warehouse; the clients of others are not imported."""
     duckdb = DuckDBResource(database=duckdb_path())
-    found = {"duckdb": duckdb, "duckdb_replica_io_manager": DuckDBReplicaIOManager(duckdb=duckdb, **lake)}
+    found: dict[str, Any] = {
+        "duckdb": duckdb,
+        "duckdb_replica_io_manager": DuckDBReplicaIOManager(duckdb=duckdb, **lake),
+    }
     if os.environ.get(MOTHERDUCK_DATABASE):
         motherduck = DuckDBResource(database=f"md:{os.environ[MOTHERDUCK_DATABASE].removeprefix('md:')}")
-        manager = MotherDuckReplicaIOManager(motherduck=motherduck, **lake)
-        found |= {"motherduck": motherduck, "motherduck_replica_io_manager": manager}
+        found["motherduck"] = motherduck
+        found["motherduck_replica_io_manager"] = MotherDuckReplicaIOManager(motherduck=motherduck, **lake)
     if os.environ.get(SNOWFLAKE_DATABASE):
         from dwh_assets.orchestration.snowflake_io import SnowflakeReplicaIOManager, snowflake_resource
 
-        snowflake = snowflake_resource()
-        manager = SnowflakeReplicaIOManager(snowflake=snowflake, **lake)
-        found |= {"snowflake": snowflake, "snowflake_replica_io_manager": manager}
+        found["snowflake"] = snowflake_resource()
+        found["snowflake_replica_io_manager"] = SnowflakeReplicaIOManager(
+            snowflake=found["snowflake"], **lake
+        )
     if os.environ.get(BIGQUERY_PROJECT):
         from dwh_assets.orchestration.bigquery_io import BigQueryReplicaIOManager, bigquery_resource
 
-        bigquery = bigquery_resource()
-        manager = BigQueryReplicaIOManager(bigquery=bigquery, **lake)
-        found |= {"bigquery": bigquery, "bigquery_replica_io_manager": manager}
+        found["bigquery"] = bigquery_resource()
+        found["bigquery_replica_io_manager"] = BigQueryReplicaIOManager(bigquery=found["bigquery"], **lake)
     return found

@@ -93,6 +93,8 @@ def verify(
 
     Exits with 1 where they differ.
     """
+    if repair and level == "count":
+        raise typer.BadParameter("--repair has to know which parts differ: --level fingerprint, or full.")
     replica = _named(session, name)
     report = replica.verify(session.catalog, level)
     repaired = None

@@ -12,6 +12,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from dwh_assets.components.attributes import Replica
 from dwh_assets.orchestration.declarations import table_key
 from dwh_assets.orchestration.parity import parity_check
+from dwh_assets.warehouses.dialect import in_lake
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _asset(replica: Replica, table: CopiedTable) -> dg.AssetsDefinition:
 
 def _metadata(replica: Replica, table: CopiedTable) -> dict[str, Any]:
     aside = {} if table.branch == MAIN_BRANCH else {"branch": table.branch}
-    return {"table": table.name, "into": replica.into or table.name, **aside, **replica.entries()}
+    return {"table": table.name, "into": replica.into or in_lake(table.name), **aside, **replica.entries()}
 
 
 def _description(replica: Replica, table: CopiedTable) -> str:

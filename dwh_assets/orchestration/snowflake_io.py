@@ -1,6 +1,7 @@
 """The IO manager of replicas in Snowflake. Importing it imports Snowflake's client, which takes seconds."""
 
 import os
+from typing import Any
 
 import dagster as dg
 from dagster_snowflake import SnowflakeResource
@@ -22,6 +23,8 @@ class SnowflakeReplicaIOManager(ReplicaIOManager):
 
 def snowflake_resource() -> SnowflakeResource:
     """Return Dagster's resource for the account that the environment names; it shows no value of it."""
-    arguments = {name: dg.EnvVar(variable) for name, variable in given(SNOWFLAKE_ARGUMENTS).items()}
+    arguments: dict[str, Any] = {
+        name: dg.EnvVar(variable) for name, variable in given(SNOWFLAKE_ARGUMENTS).items()
+    }
     endpoint = {name: os.environ[variable] for name, variable in given(SNOWFLAKE_ENDPOINT).items()}
     return SnowflakeResource(**arguments, additional_snowflake_connection_args=endpoint or None)

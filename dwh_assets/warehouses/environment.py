@@ -34,6 +34,7 @@ SNOWFLAKE_ARGUMENTS: Mapping[str, str] = {
     "role": "SNOWFLAKE_ROLE",
     "warehouse": "SNOWFLAKE_WAREHOUSE",
     "database": SNOWFLAKE_DATABASE,
+    "schema": "SNOWFLAKE_SCHEMA",
 }
 # Where Snowflake answers, if it is not the account that says so.
 SNOWFLAKE_ENDPOINT: Mapping[str, str] = {

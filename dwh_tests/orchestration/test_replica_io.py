@@ -270,13 +270,13 @@ def test_a_replica_stays_at_a_tag(shop: Lake) -> None:
     shop.run(orders)
     create_tag(shop.iceberg.catalog, shop.iceberg.load_table("shop.orders"), "q3")
     tagged = shop.snapshots("shop.orders")[-1]["snapshot-id"]
-    for _ in range(2):
-        result = shop.run(orders, at_q3, replica)
-        (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == AT]
-        told = event.step_materialization_data.materialization
-        assert told.metadata["dwh/snapshot_id"].value == str(tagged)
-        assert (told.tags or {})["dagster/data_version"] == str(tagged)
-        assert _at_q3(shop) == [1, 2, 3]
+    shop.run(orders, at_q3, replica)
+    result = shop.run(orders, at_q3, replica)
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == AT]
+    told = event.step_materialization_data.materialization
+    assert told.metadata["dwh/snapshot_id"].value == str(tagged)
+    assert (told.tags or {})["dagster/data_version"] == str(tagged)
+    assert _at_q3(shop) == [1, 2, 3]
     assert told.metadata["dwh/operation"].value == "none"
     assert told.metadata["dwh/lag_versions"].value == 2
     assert len(_held(shop)) == 9

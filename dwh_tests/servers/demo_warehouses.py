@@ -37,6 +37,7 @@ def snowflake_environment(server: FakeSnow) -> dict[str, str]:
         "SNOWFLAKE_ACCOUNT": server.account,
         "SNOWFLAKE_USER": server.user,
         "SNOWFLAKE_PASSWORD": server.password,
+        "SNOWFLAKE_SCHEMA": "PUBLIC",
         "SNOWFLAKE_HOST": "127.0.0.1",
         "SNOWFLAKE_PORT": str(server.port),
         "SNOWFLAKE_PROTOCOL": "http",
