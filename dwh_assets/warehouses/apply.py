@@ -45,49 +45,47 @@ class StagedChanges:
         """Put the changed rows into staging tables, which `drop` removes."""
         staged = cls(session, target, columns, changes)
         if changes.rows_deleted:
-            staged._fill(staged._deletes, staged._told_by, changes.deletes(), arriving)
+            staged._fill(staged.deletes, staged.told_by, changes.deletes(), arriving)
             if not changes.keys:
                 session.create_table(staged._spared, columns, Layout(), existing="replace")
         if changes.rows_inserted:
-            staged._fill(staged._inserts, columns, changes.inserts(), arriving)
+            staged._fill(staged.inserts, columns, changes.inserts(), arriving)
         return staged
 
     def apply(self) -> None:
         """Delete and insert, inside a transaction. Raises `Drifted` when not the expected rows are met."""
         if self.changes.rows_deleted:
             deleted = self._delete() if self.changes.keys else self._delete_copies()
-            if deleted != self.changes.rows_deleted:
-                raise Drifted(f"{self.changes.rows_deleted:,} rows were to be deleted, and {deleted:,} were")
+            require_as_many("deleted", self.changes.rows_deleted, deleted)
         if self.changes.rows_inserted:
-            inserted = copy_rows(self.session, self._inserts, self.target, self.columns)
-            if inserted != self.changes.rows_inserted:
-                raise Drifted(
-                    f"{self.changes.rows_inserted:,} rows were to be inserted, and {inserted:,} were"
-                )
+            inserted = copy_rows(self.session, self.inserts, self.target, self.columns)
+            require_as_many("inserted", self.changes.rows_inserted, inserted)
 
     def rows_updated(self) -> int:
         """Count the rows that go and come again with the same key."""
         if not (self.changes.keys and self.changes.rows_deleted and self.changes.rows_inserted):
             return 0
         dialect = self.session.dialect
-        deletes_sql, inserts_sql = dialect.qualify(self._deletes), dialect.qualify(self._inserts)
+        deletes_sql, inserts_sql = dialect.qualify(self.deletes), dialect.qualify(self.inserts)
         found = self.session.fetch(
             f"SELECT count(*) FROM {deletes_sql} WHERE EXISTS"
-            f" (SELECT 1 FROM {inserts_sql} WHERE {self._same_sql})"
+            f" (SELECT 1 FROM {inserts_sql} WHERE {self.same_sql})"
         )
         return int(found[0][0])
 
     def drop(self) -> None:
         """Remove the staging tables."""
-        for staging in (self._deletes, self._inserts, self._spared):
+        for staging in (self.deletes, self.inserts, self._spared):
             self.session.drop_table(staging)
 
     @cached_property
-    def _deletes(self) -> Target:
+    def deletes(self) -> Target:
+        """The table of keys, or of whole rows, that go."""
         return self.session.staging(self.target, "deletes")
 
     @cached_property
-    def _inserts(self) -> Target:
+    def inserts(self) -> Target:
+        """The table of rows that come."""
         return self.session.staging(self.target, "inserts")
 
     @cached_property
@@ -95,12 +93,9 @@ class StagedChanges:
         return self.session.staging(self.target, "spared")
 
     @cached_property
-    def _told_by(self) -> list[ReplicaColumn]:
-        """The columns that tell rows apart, under names that the replica's own columns never have."""
-        prefix = self.session.dialect.name(OWN_PREFIX)
-        return [
-            replace(column, name=f"{prefix}{number}") for number, column in enumerate(self.changes.told_by)
-        ]
+    def told_by(self) -> list[ReplicaColumn]:
+        """The columns of `deletes`."""
+        return apart(self.session.dialect, self.changes.told_by)
 
     def _fill(
         self,
@@ -118,17 +113,13 @@ class StagedChanges:
         dialect = self.session.dialect
         return self.session.execute(
             f"DELETE FROM {dialect.qualify(self.target)} WHERE EXISTS"
-            f" (SELECT 1 FROM {dialect.qualify(self._deletes)} WHERE {self._same_sql})"
+            f" (SELECT 1 FROM {dialect.qualify(self.deletes)} WHERE {self.same_sql})"
         )
 
     @property
-    def _same_sql(self) -> str:
+    def same_sql(self) -> str:
         """A condition that a row of the replica, or of `inserts`, is told by a row of `deletes`."""
-        dialect = self.session.dialect
-        return " AND ".join(
-            same_sql(dialect, dialect.quote(staged.name), dialect.quote(own.name), own)
-            for staged, own in zip(self._told_by, self.changes.told_by, strict=True)
-        )
+        return same_rows_sql(self.session.dialect, self.told_by, self.changes.told_by)
 
     def _delete_copies(self) -> int:
         """Delete as many copies of each row as are staged: all of them, and put back those that stay."""
@@ -140,14 +131,14 @@ class StagedChanges:
         """Set aside the copies beyond the staged number of each row."""
         dialect = self.session.dialect
         own = [comparable_sql(dialect, f"kept.{dialect.quote(c.name)}", c) for c in self.changes.told_by]
-        gone = [comparable_sql(dialect, dialect.quote(c.name), c) for c in self._told_by]
-        names = [dialect.quote(column.name) for column in self._told_by]
+        gone = [comparable_sql(dialect, dialect.quote(c.name), c) for c in self.told_by]
+        names = [dialect.quote(column.name) for column in self.told_by]
         gone_sql = ", ".join(
             f"{value_sql} AS {name_sql}" for value_sql, name_sql in zip(gone, names, strict=True)
         )
         groups_sql = ", ".join(gone)
         condition_sql = " AND ".join(
-            _equal_sql(dialect, f"gone.{name_sql}", value_sql, column)
+            dialect.same_sql(f"gone.{name_sql}", value_sql, column.field)
             for name_sql, value_sql, column in zip(names, own, self.changes.told_by, strict=True)
         )
         partition_sql = ", ".join(f"gone.{name_sql}" for name_sql in names)
@@ -158,7 +149,7 @@ class StagedChanges:
             f"INSERT INTO {dialect.qualify(self._spared)} ({columns_sql}) SELECT {columns_sql} FROM"
             f" (SELECT {kept_sql}, gone.{times_sql}, row_number() OVER (PARTITION BY {partition_sql}"
             f" ORDER BY gone.{times_sql}) AS {copy_sql} FROM {dialect.qualify(self.target)} AS kept JOIN"
-            f" (SELECT {gone_sql}, count(*) AS {times_sql} FROM {dialect.qualify(self._deletes)}"
+            f" (SELECT {gone_sql}, count(*) AS {times_sql} FROM {dialect.qualify(self.deletes)}"
             f" GROUP BY {groups_sql}) AS gone ON {condition_sql}) AS copies WHERE {copy_sql} > {times_sql}"
         )
 
@@ -190,11 +181,22 @@ def comparable_sql(dialect: Dialect, value_sql: str, column: ReplicaColumn) -> s
     return value_sql
 
 
-def same_sql(dialect: Dialect, left_sql: str, right_sql: str, column: ReplicaColumn) -> str:
-    """Return a condition that two values of a column are the same, null and NaN included."""
-    left_sql, right_sql = (comparable_sql(dialect, sql, column) for sql in (left_sql, right_sql))
-    return _equal_sql(dialect, left_sql, right_sql, column)
+def require_as_many(done: str, expected: int, found: int) -> None:
+    """Raise `Drifted` when a statement did not meet the rows that the change says."""
+    if found != expected:
+        raise Drifted(f"{expected:,} rows were to be {done}, and {found:,} were")
 
 
-def _equal_sql(dialect: Dialect, left_sql: str, right_sql: str, column: ReplicaColumn) -> str:
-    return dialect.same_sql(left_sql, right_sql, column.field)
+def apart(dialect: Dialect, columns: Sequence[ReplicaColumn]) -> list[ReplicaColumn]:
+    """Return columns under names that a replica's own columns never have, so that none needs a prefix."""
+    prefix = dialect.name(OWN_PREFIX)
+    return [replace(column, name=f"{prefix}{number}") for number, column in enumerate(columns)]
+
+
+def same_rows_sql(dialect: Dialect, staged: Sequence[ReplicaColumn], own: Sequence[ReplicaColumn]) -> str:
+    """Return a condition that two rows are the same in these columns, null and NaN included."""
+    conditions_sql = []
+    for left, right in zip(staged, own, strict=True):
+        values_sql = [comparable_sql(dialect, dialect.quote(one.name), right) for one in (left, right)]
+        conditions_sql.append(dialect.same_sql(values_sql[0], values_sql[1], right.field))
+    return " AND ".join(conditions_sql)

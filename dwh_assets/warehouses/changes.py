@@ -96,13 +96,13 @@ class Changes(AbstractContextManager["Changes"]):
         return pa.RecordBatchReader.from_batches(target, self.source.faithfully(named()))
 
 
-def changes_between(source: Source, before: int, columns: tuple[ReplicaColumn, ...]) -> Changes:
-    """Compare the snapshot `before` with that of the source, which has one.
+def changes_between(source: Source, before: int | None, columns: tuple[ReplicaColumn, ...]) -> Changes:
+    """Compare the snapshot `before` (None: the empty table) with that of the source, which has one.
 
     Raises what `iceberg.diff.compare` raises.
     """
     after = source.snapshot_id
-    assert after is not None  # noqa: S101 - what had a snapshot before has one now
+    assert after is not None  # noqa: S101 - see above
     names = own_keys(source.table, before, after)
     diff = compare(source.table, before, after, keys=names)
     ids = {column.field.field_id: column for column in columns}

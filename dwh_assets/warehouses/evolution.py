@@ -16,8 +16,8 @@ from dwh_assets.warehouses.dialect import ReplicaColumn
 class ColumnStep:
     """One change of one column.
 
-    `add` and `widen` concern `column` as it is to be; `rename` and `drop` the column that is called
-    `name` now (`rename` makes it `column.name`); `relax` lets `column` hold nulls.
+    `add` and `widen` concern `column` as it is to be; `rename`, `drop` and `relax` (which lets it hold nulls)
+    the column that is called `name` now; `rename` makes it `column.name`.
     """
 
     kind: Literal["add", "rename", "widen", "relax", "drop"]
@@ -53,9 +53,11 @@ def column_steps(
     ids = {column.field.field_id for column in wanted}
     known = {column.field_id: column for column in held}
     gone = [column for column in held if column.field_id not in ids]
-    steps = [] if keep_dropped else [ColumnStep("drop", column.name) for column in gone]
     if keep_dropped:
         _require_free({column.name for column in gone}, wanted)
+        steps = [ColumnStep("relax", column.name) for column in gone if column.required]
+    else:
+        steps = [ColumnStep("drop", column.name) for column in gone]
     steps += _renames([known[i] for i in ids & known.keys()], wanted)
     for column in wanted:
         found = known.get(column.field.field_id)

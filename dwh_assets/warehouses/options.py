@@ -14,10 +14,10 @@ class ReplicaOptions:
     """The choices of one replica.
 
     `dropped_columns`: a column that the table lost goes from the replica, too, or stays there with the
-    values that it had and null in new rows. `create_table`: whether a sync may make the table; without, it
-    must be there, empty or with the table's columns, as somebody with other rights made it. `pin_days`:
-    for how long the table's expiry keeps the snapshot that the replica holds, counted from the sync, so that
-    the next one has to apply only what changed.
+    values that it had and null in new rows, until all rows have to be loaded again. `create_table`: whether
+    a sync may make the table and change its columns; without, it must be there with the table's columns, as
+    somebody with other rights made it. `pin_days`: for how long the table's expiry keeps the snapshot that
+    the replica holds, counted from the sync, so that the next one has to apply only what changed.
     """
 
     types: TypeOptions = field(default_factory=TypeOptions)

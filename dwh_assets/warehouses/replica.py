@@ -13,18 +13,21 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from dwh_assets.errors import ConflictError, NotFoundError
+from dwh_assets.errors import ConflictError, NotFoundError, UnsupportedError
 from dwh_assets.ledger import Ledger, Pin
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Mode, ReplicaState, SyncResult, Target
 from dwh_assets.warehouses.columns import decoded, fetched_sql, replica_columns
 from dwh_assets.warehouses.dialect import Dialect, ReplicaColumn
+from dwh_assets.warehouses.history import KeepChanges, KeepVersions, current_rows_sql
 from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.patience import Patience
 from dwh_assets.warehouses.session import Purpose, Session
 from dwh_assets.warehouses.source import open_source
 from dwh_assets.warehouses.state import Records
 from dwh_assets.warehouses.sync import Sync
+
+SYNCS: dict[Mode, type[Sync]] = {"copy": Sync, "merge_into": KeepVersions, "append_only": KeepChanges}
 
 
 class Sessions(Protocol):
@@ -141,7 +144,8 @@ class Replica:
         """Return how many rows the replica has, counted; `NotFoundError` when it was never loaded."""
         with self._open(read_only=True) as session:
             self._held_columns(session)
-            return int(session.fetch(f"SELECT count(*) FROM {session.dialect.qualify(self.target)}")[0][0])
+            rows_sql = f"{session.dialect.qualify(self.target)} WHERE {self._current_sql(session.dialect)}"
+            return int(session.fetch(f"SELECT count(*) FROM {rows_sql}")[0][0])
 
     def drop(self, ledger: Ledger | None = None) -> None:
         """Drop the replica, its record and its pins; nothing happens when there is none."""
@@ -168,7 +172,8 @@ class Replica:
             source = open_source(catalog_or_table, self.table, snapshot_id)
             arriving = Arriving(f"{self.table} into {self.into}", on_progress)
             self._pin(ledger, source.snapshot_id)
-            brought = Sync(session, self.target, source, self.mode, self.options, arriving, run_id).bring()
+            sync = SYNCS[self.mode](session, self.target, source, self.mode, self.options, arriving, run_id)
+            brought = sync.bring()
             self._unpin_others(ledger, source.snapshot_id)
             if brought.method != "none":
                 session.sweep(self.target)
@@ -217,15 +222,27 @@ class Replica:
         where: Mapping[str, Any],
     ) -> tuple[str, list[Any]]:
         values_sql = ", ".join(fetched_sql(dialect, column) for column in columns)
-        query_sql = f"SELECT {values_sql} FROM {dialect.qualify(self.target)}"
+        query_sql = (
+            f"SELECT {values_sql} FROM {dialect.qualify(self.target)} WHERE {self._current_sql(dialect)}"
+        )
         conditions = {_named(held, name, self.into): value for name, value in where.items()}
-        conditions_sql = " AND ".join(
-            f"{dialect.quote(column.name)} "
-            + ("IS NULL" if value is None else f"= {dialect.capabilities.placeholder}")
+        conditions_sql = "".join(
+            f" AND {dialect.quote(column.name)} IS NULL"
+            if value is None
+            else f" AND {dialect.quote(column.name)} = {dialect.parameters_sql(1)}"
             for column, value in conditions.items()
         )
         values = [value for value in conditions.values() if value is not None]
-        return f"{query_sql} WHERE {conditions_sql}" if where else query_sql, values
+        return query_sql + conditions_sql, values
+
+    def _current_sql(self, dialect: Dialect) -> str:
+        """The condition under which a row is one of the table's at the snapshot that is held."""
+        if self.mode == "append_only":
+            raise UnsupportedError(
+                f"{self.into} has mode append_only: it holds changes, and not the rows of one version.",
+                remedy="Query it in the warehouse.",
+            )
+        return current_rows_sql(dialect) if self.mode == "merge_into" else "TRUE"
 
 
 def _named(held: Mapping[str, ReplicaColumn], name: str, where: str) -> ReplicaColumn:

@@ -58,7 +58,8 @@ class Sync:
         return replica_columns(self.source.schema, self.session.dialect, self.options.types, self.source.name)
 
     @property
-    def _records(self) -> Records:
+    def records(self) -> Records:
+        """What is recorded about the replica."""
         return Records(self.session, self.target)
 
     @property
@@ -68,12 +69,12 @@ class Sync:
     def bring(self) -> Brought:
         """Do what is needed. Raises `ConflictError` when another sync came between."""
         _ = self.columns  # what cannot be held is refused before anything is made
-        found, recorded = self.session.describe(self.target), self._records.read()
+        found, recorded = self.session.describe(self.target), self.records.read()
         self._require_ours(recorded, found)
         if found is None:
             self._require_making()
             self.session.ensure_schema(self.target)
-        seen = recorded or self._records.prepare(self.source.name)
+        seen = recorded or self.records.prepare(self.source.name)
         self._wait_for_other(seen)
         held = seen if seen.synced_at else None
         try:
@@ -132,11 +133,14 @@ class Sync:
 
     def _steps(self, held: ReplicaState) -> list[ColumnStep]:
         types = [(field.field_id, field.field_type) for field in held.schema.fields]
-        keep = self.options.dropped_columns == "keep"
         try:
-            return column_steps(held.columns, types, self.columns, keep_dropped=keep)
+            return column_steps(held.columns, types, self.columns, keep_dropped=self._keeps_dropped)
         except CannotFollow as reason:
             raise ReloadNeeded(str(reason)) from None
+
+    @property
+    def _keeps_dropped(self) -> bool:
+        return self.options.dropped_columns == "keep"
 
     # --- The rows stay ---
 
@@ -151,13 +155,13 @@ class Sync:
             if seen.snapshot_id != state.snapshot_id or seen.schema_id != state.schema_id:
                 # The rows are those of the newer snapshot too, and the older one may soon expire.
                 with self.session.transaction():
-                    self._records.change(seen, state)
+                    self.records.change(seen, state)
             return Brought("none", reason, seen)
         seen_now = self._alter_first(seen, steps)
         with self.session.transaction():
-            claimed = self._records.claim(seen_now)
+            claimed = self.records.claim(seen_now)
             self._alter_within(steps)
-            self._records.change(claimed, state)
+            self.records.change(claimed, state)
         return Brought("incremental", f"{reason}, its columns changed", seen)
 
     # --- Only what changed ---
@@ -187,10 +191,13 @@ class Sync:
     ) -> None:
         seen_now = self._alter_first(seen, steps)
         with self.session.transaction():
-            claimed = self._records.claim(seen_now)
+            claimed = self.records.claim(seen_now)
             self._alter_within(steps)
-            staged.apply()
-            self._records.change(claimed, state)
+            self._apply_rows(staged)
+            self.records.change(claimed, state)
+
+    def _apply_rows(self, staged: StagedChanges) -> None:
+        staged.apply()
 
     def _changes(self, held: ReplicaState) -> Changes:
         before = held.snapshot_id
@@ -211,7 +218,7 @@ class Sync:
         if not steps or self._transactional:
             return seen
         self._require_making()
-        intent = self._records.change(seen, replace(seen, pending=_pending("changing columns")))
+        intent = self.records.change(seen, replace(seen, pending=pending("changing columns")))
         self._alter(steps)
         return intent
 
@@ -229,6 +236,7 @@ class Sync:
     def _reload(
         self, seen: ReplicaState, held: ReplicaState | None, found: Sequence[str] | None, reason: str
     ) -> Brought:
+        self.arriving.rows = 0  # whatever was staged before
         names = {column.name for column in self.columns}
         if found is not None and not self.options.create_table and not names <= set(found):
             raise ConfigurationError(
@@ -245,7 +253,7 @@ class Sync:
 
     def _reload_in_transaction(self, seen: ReplicaState) -> None:
         with self.session.transaction():
-            claimed = self._records.claim(seen)
+            claimed = self.records.claim(seen)
             if self.options.create_table:
                 # Replaced, not emptied and filled: readers of before never wait, and the file does not keep
                 # the deleted rows beside the new ones.
@@ -253,22 +261,22 @@ class Sync:
             else:
                 self._empty()
             self.session.load(self.target, self.columns, self.source, self.arriving)
-            self._records.change(claimed, self._state(self.arriving.rows))
+            self.records.change(claimed, self._state(self.arriving.rows))
 
     def _reload_by_rows(self, seen: ReplicaState) -> None:
         staging = self._staged_rows()
         with self.session.transaction():
-            claimed = self._records.claim(seen)
+            claimed = self.records.claim(seen)
             self._empty()
             copy_rows(self.session, staging, self.target, self.columns)
-            self._records.change(claimed, self._state(self.arriving.rows))
+            self.records.change(claimed, self._state(self.arriving.rows))
         self.session.drop_table(staging)
 
     def _reload_by_table(self, seen: ReplicaState) -> None:
         staging = self._staged_rows()
-        intent = self._records.change(seen, replace(seen, pending=_pending("replacing all rows")))
+        intent = self.records.change(seen, replace(seen, pending=pending("replacing all rows")))
         self.session.supplant(self.target, staging)
-        self._records.change(intent, self._state(self.arriving.rows))
+        self.records.change(intent, self._state(self.arriving.rows))
         self.session.drop_table(staging)
 
     def _staged_rows(self) -> Target:
@@ -305,5 +313,6 @@ class Sync:
         )
 
 
-def _pending(doing: str) -> str:
+def pending(doing: str) -> str:
+    """Return what is recorded while something is done that is no transaction: since when, and what."""
     return f"{datetime.now(UTC).isoformat(timespec='seconds')} {doing}"

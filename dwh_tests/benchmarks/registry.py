@@ -217,6 +217,24 @@ _ALL = (
         _generated,
     ),
     Benchmark(
+        "parity",
+        "prove a DuckDB replica of lineitem (6M x 16) equal to its table",
+        (
+            Contender("dwh_assets", "parity:Verify", prepared="copy"),
+            Contender("dwh_assets, full", "parity:Verify", {"level": "full"}, prepared="copy"),
+            Contender("DuckDB EXCEPT ALL", "parity:ExceptAll", prepared="copy"),
+            Contender("pyarrow sorted", "parity:SortedArrow", prepared="copy"),
+            Contender("pandas merge", "parity:PandasMerge", once=True, prepared="copy"),
+        ),
+        (
+            times_faster("pandas merge", 5),
+            times_faster("DuckDB EXCEPT ALL", 1),
+            times_faster("pyarrow sorted", 1),
+            peak_below(1024),
+        ),
+        _append,
+    ),
+    Benchmark(
         "time_travel",
         "read the first row of 1 of 1,000 snapshots, by its moment, 20 times",
         (

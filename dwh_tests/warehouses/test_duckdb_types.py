@@ -12,6 +12,7 @@ import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.schema import Schema
+from pyiceberg.table import Table
 from pyiceberg.types import (
     BinaryType,
     BooleanType,
@@ -204,6 +205,14 @@ def test_tables_of_any_name_arrive(
     replica.drop()
     assert query(tmp_path / "w.duckdb", names) == []
     assert replica.snapshot_id is None
+
+
+def test_a_schema_may_be_called_as_the_file_is(catalog: SqlCatalog, orders: Table, tmp_path: Path) -> None:
+    replica = DuckDBWarehouse(tmp_path / "sales.duckdb").replica("sales.orders")
+    assert replica.sync(catalog).method == "full"
+    orders.append(pa.table({"id": [4], "item": ["ink"]}))
+    assert replica.sync(catalog).method == "incremental"
+    assert replica.count() == replica.read().read_all().num_rows == 4
 
 
 def test_a_name_of_our_own_is_refused(catalog: SqlCatalog, tmp_path: Path) -> None:

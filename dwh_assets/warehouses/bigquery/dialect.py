@@ -47,6 +47,12 @@ class BigQueryDialect(Dialect):
         """Return SQL for the canonical text of a value; None for what is nested or held with a loss."""
         return None if holding.lost else canonical.canonical_sql(iceberg, value_sql)
 
+    def sum_sql(self, iceberg: IcebergType, value_sql: str) -> str | None:
+        """Return SQL for the exact sum of integers or decimals, as BIGNUMERIC, which holds any of them."""
+        if super().sum_sql(iceberg, value_sql) is None:
+            return None
+        return f"SUM(CAST({value_sql} AS BIGNUMERIC))"
+
     def limbs_sql(self, text_sql: str) -> tuple[str, str, str, str]:
         """Return SQL for the MD5 of a text as four integers of 32 bits."""
         return canonical.limbs_sql(text_sql)

@@ -44,9 +44,20 @@ _CAPABILITIES = Capabilities(
 
 
 class DuckDBDialect(Dialect):
-    """DuckDB's SQL. MotherDuck's is the same."""
+    """DuckDB's SQL. MotherDuck's is the same.
+
+    `database` is the one that a connection is at: where a schema is called as the file is, names without the
+    database are ambiguous.
+    """
 
     capabilities = _CAPABILITIES
+
+    def __init__(self, database: str = "") -> None:
+        self._database = database
+
+    def qualify(self, target: Target) -> str:
+        """Return a table's name, each part quoted."""
+        return super().qualify(target._replace(database=target.database or self._database))
 
     def holding(self, iceberg: IcebergType, where: str, options: TypeOptions) -> Holding:
         """Return how values of a type are held: as DuckDB's own, so that nothing is lost.

@@ -34,9 +34,9 @@ _numbers = count()
 class DuckDBSession(Session):
     """A connection to DuckDB: all that a sync does fits into one transaction, tables and columns included."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, dialect: DuckDBDialect) -> None:
-        self.dialect = dialect
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
+        self.dialect = DuckDBDialect(str(self.fetch("SELECT current_database()")[0][0]))
 
     def execute(self, sql: str, *parameters: Any) -> int:
         """Run one statement with bound parameters; return how many rows it changed, else 0."""

@@ -55,7 +55,7 @@ class DuckDBWarehouse:
     def open(self, purpose: Purpose, *, read_only: bool = False) -> Iterator[DuckDBSession]:
         """Yield a session, and close its connection whatever happens."""
         with self._connections.open(read_only=read_only) as connection:
-            yield DuckDBSession(connection, self.dialect)
+            yield DuckDBSession(connection)
 
     def replica(
         self,

@@ -1,0 +1,206 @@
+"""Replicas that keep history, against a model in plain Python of what the table held when."""
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pytest
+from pyiceberg.catalog.sql import SqlCatalog
+from pyiceberg.types import LongType
+
+from dwh_assets import IcebergWriter, IcebergWriterConfig
+from dwh_assets.errors import UnsupportedError
+from dwh_assets.warehouses.base import Mode
+from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+
+TABLE = "sales.prices"
+SCHEMA = pa.schema([("item", pa.string()), ("price", pa.float64()), ("note", pa.string())])
+Rows = dict[str, tuple[float | None, str | None]]
+
+
+class Shop:
+    """A table that is upserted into and deleted from by key, and its replica that keeps history."""
+
+    def __init__(self, folder: Path, mode: Mode) -> None:
+        config = {
+            "catalog": "sql",
+            "catalog_config": {
+                "uri": f"sqlite:///{folder}/catalog.db",
+                "warehouse": (folder / "lake").as_uri(),
+            },
+            "table": TABLE,
+            "write_mode": "upsert",
+            "key_columns": ["item"],
+        }
+        self.writer = IcebergWriter(IcebergWriterConfig.model_validate(config))
+        self.catalog = self.writer.catalog
+        self.database = folder / "history.duckdb"
+        self.replica = DuckDBWarehouse(self.database).replica(TABLE, into="shop.prices", mode=mode)
+        self.versions: list[tuple[datetime, Rows]] = []
+        self._rows: Rows = {}
+
+    def put(self, rows: Rows) -> None:
+        """Insert and update."""
+        data = [{"item": item, "price": price, "note": note} for item, (price, note) in rows.items()]
+        self.writer.write(pa.Table.from_pylist(data, schema=SCHEMA))
+        self._rows = {**self._rows, **rows}
+        self._remember()
+
+    def take(self, item: str) -> None:
+        """Delete a row."""
+        self.catalog.load_table(TABLE).delete(f"item = '{item}'")
+        self._rows = {key: row for key, row in self._rows.items() if key != item}
+        self._remember()
+
+    def _remember(self) -> None:
+        head = self.catalog.load_table(TABLE).current_snapshot()
+        assert head is not None
+        self.versions.append((datetime.fromtimestamp(head.timestamp_ms / 1000, UTC), self._rows))
+
+    def query(self, sql: str, *values: Any) -> list[tuple[Any, ...]]:
+        """Ask the replica's database."""
+        with duckdb.connect(self.database, read_only=True) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            return connection.execute(sql, values).fetchall()
+
+    def as_of(self, when: datetime) -> Rows:
+        """What the replica says that the table held then."""
+        found = self.query(
+            "SELECT item, price, note FROM shop.prices WHERE _dwh_valid_from <= ?"
+            " AND (_dwh_valid_to > ? OR _dwh_valid_to IS NULL)",
+            when,
+            when,
+        )
+        assert len(found) == len({row[0] for row in found})
+        return {item: (price, note) for item, price, note in found}
+
+
+def changes_of(versions: list[Rows]) -> Iterator[tuple[str, str, float | None]]:
+    """What a changelog of these versions says, by comparing each with the one before."""
+    before: Mapping[str, Any] = {}
+    for rows in versions:
+        for item in sorted({*before, *rows}):
+            if item not in rows:
+                yield item, "delete", None
+            elif item not in before:
+                yield item, "insert", rows[item][0]
+            elif before[item] != rows[item]:
+                yield item, "update", rows[item][0]
+        before = rows
+
+
+def act(shop: Shop, *, sync_each: bool) -> None:
+    """Insert, update, delete, bring back; and write a row as it is, which is no change."""
+    shop.put({"pen": (1.0, "blue"), "ink": (2.0, None), "nib": (3.0, "x")})
+    shop.replica.sync(shop.catalog)
+    steps: list[Callable[[], None]] = [
+        lambda: shop.put({"pen": (1.5, "blue"), "ink": (2.0, None), "cap": (None, "new")}),
+        lambda: shop.take("nib"),
+        lambda: shop.put({"pen": (1.0, "blue")}),
+        lambda: shop.put({"nib": (9.0, "back")}),
+    ]
+    for step in steps:
+        step()
+        if sync_each:
+            assert shop.replica.sync(shop.catalog).method == "incremental"
+    result = shop.replica.sync(shop.catalog)
+    assert result.method == ("none" if sync_each else "incremental")
+
+
+@pytest.mark.parametrize("sync_each", [True, False], ids=["every version", "at the end"])
+def test_merge_into_says_what_the_table_held_when(tmp_path: Path, sync_each: bool) -> None:
+    shop = Shop(tmp_path, "merge_into")
+    act(shop, sync_each=sync_each)
+    for when, rows in shop.versions:
+        assert shop.as_of(when) == rows
+    # It never changed: one row, still open.
+    assert shop.query("SELECT count(*) FROM shop.prices WHERE item = 'ink'") == [(1,)]
+    held = {row.pop("item"): tuple(row.values()) for row in shop.replica.read().read_all().to_pylist()}
+    assert held == shop.versions[-1][1]
+    assert shop.replica.count() == len(held)
+
+
+@pytest.mark.parametrize("sync_each", [True, False], ids=["every version", "at the end"])
+def test_append_only_holds_every_change(tmp_path: Path, sync_each: bool) -> None:
+    shop = Shop(tmp_path, "append_only")
+    act(shop, sync_each=sync_each)
+    found = shop.query("SELECT item, _dwh_change_type, price FROM shop.prices ORDER BY _dwh_valid_from, item")
+    assert found == list(changes_of([rows for _, rows in shop.versions]))
+    moments = {when for (when,) in shop.query("SELECT DISTINCT _dwh_valid_from FROM shop.prices")}
+    assert moments == {when for when, _ in shop.versions}
+    with pytest.raises(UnsupportedError, match="append_only"):
+        shop.replica.read()
+
+
+def test_a_rollback_closes_and_opens_now(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "merge_into")
+    shop.put({"pen": (1.0, None)})
+    first = shop.catalog.load_table(TABLE).current_snapshot()
+    assert first is not None
+    shop.put({"pen": (2.0, None), "ink": (5.0, None)})
+    shop.replica.sync(shop.catalog)
+
+    shop.replica.sync(shop.catalog, first.snapshot_id)
+
+    assert shop.as_of(datetime.now(UTC)) == shop.versions[0][1]
+    assert shop.as_of(shop.versions[1][0]) == shop.versions[1][1]
+
+
+def test_what_expiry_took_is_told_by_the_difference(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "merge_into")
+    shop.put({"pen": (1.0, None), "ink": (2.0, None), "nib": (3.0, None)})
+    shop.replica.sync(shop.catalog)
+    held = shop.replica.snapshot_id
+    shop.put({"pen": (1.5, None), "cap": (4.0, None)})
+    shop.take("nib")
+    table = shop.catalog.load_table(TABLE)
+    assert held is not None
+    table.maintenance.expire_snapshots().by_id(held).commit()
+
+    result = shop.replica.sync(shop.catalog)
+
+    assert (result.method, result.rows_inserted, result.rows_deleted) == ("full", 2, 2)
+    assert "expired" in result.reason
+    assert shop.as_of(shop.versions[0][0]) == shop.versions[0][1]
+    assert shop.as_of(shop.versions[-1][0]) == shop.versions[-1][1]
+
+
+def test_a_changelog_that_expiry_has_cut_is_never_glossed_over(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "append_only")
+    shop.put({"pen": (1.0, None)})
+    shop.replica.sync(shop.catalog)
+    held = shop.replica.snapshot_id
+    assert held is not None
+    shop.put({"pen": (1.5, None)})
+    shop.catalog.load_table(TABLE).maintenance.expire_snapshots().by_id(held).commit()
+    with pytest.raises(UnsupportedError, match="expired"):
+        shop.replica.sync(shop.catalog)
+    assert shop.query("SELECT count(*) FROM shop.prices") == [(1,)]
+
+
+def test_columns_come_and_go_without_history_being_lost(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "merge_into")
+    shop.put({"pen": (1.0, "blue")})
+    shop.replica.sync(shop.catalog)
+    with shop.catalog.load_table(TABLE).update_schema() as schema:
+        schema.delete_column("note")
+        schema.rename_column("price", "amount")
+        schema.add_column("stock", LongType())
+    table = shop.catalog.load_table(TABLE)
+    new = {"item": ["ink"], "amount": [2.0], "stock": [7]}
+    table.append(pa.table(new, schema=table.schema().as_arrow()))
+
+    assert shop.replica.sync(shop.catalog).method == "incremental"
+
+    rows = "SELECT item, amount, note, stock FROM shop.prices ORDER BY item"
+    assert shop.query(rows) == [("ink", 2.0, None, 7), ("pen", 1.0, "blue", None)]
+
+
+def test_a_table_without_a_key_cannot_be_merged(catalog: SqlCatalog, tmp_path: Path) -> None:
+    catalog.create_table("sales.loose", SCHEMA)
+    replica = DuckDBWarehouse(tmp_path / "w.duckdb").replica("sales.loose", mode="merge_into")
+    with pytest.raises(UnsupportedError, match=r"sales\.loose has no key"):
+        replica.sync(catalog)
