@@ -29,13 +29,14 @@ class CopiedTable:
 def replica_definitions(table: CopiedTable, replicas: Iterable[Replica]) -> dg.Definitions:
     """Return the asset of each replica that is to be there, its parity check, and the check's schedule."""
     there = [replica for replica in replicas if replica.is_there]
-    checks = [_check(replica, table) for replica in there]
+    compared = [replica for replica in there if replica.mode != "append_only"]
+    checks = [_check(replica, table) for replica in compared]
     return dg.Definitions(
         assets=[_asset(replica, table) for replica in there],
         asset_checks=checks,
         schedules=[
             _schedule(replica, table, check, replica.verify_schedule)
-            for replica, check in zip(there, checks, strict=True)
+            for replica, check in zip(compared, checks, strict=True)
             if replica.verify_schedule
         ],
     )

@@ -5,7 +5,12 @@ from dagster_gcp import BigQueryResource
 
 from dwh_assets.orchestration.replica_io import ReplicaIOManager
 from dwh_assets.warehouses.bigquery.warehouse import BigQueryWarehouse
-from dwh_assets.warehouses.environment import BIGQUERY_LOCATION, BIGQUERY_PROJECT, given
+from dwh_assets.warehouses.environment import (
+    BIGQUERY_LOCATION,
+    BIGQUERY_PROJECT,
+    bigquery_storage_clients,
+    given,
+)
 
 
 class BigQueryReplicaIOManager(ReplicaIOManager):
@@ -15,7 +20,7 @@ class BigQueryReplicaIOManager(ReplicaIOManager):
 
     def warehouse(self) -> BigQueryWarehouse:
         """Return the project, connected to as Dagster's resource does."""
-        return BigQueryWarehouse(self.bigquery.get_client)
+        return BigQueryWarehouse(self.bigquery.get_client, **bigquery_storage_clients())
 
 
 def bigquery_resource() -> BigQueryResource:

@@ -29,6 +29,7 @@ from dwh_assets.versioning.replicas import lag
 from dwh_assets.warehouses.base import ReplicaState, SyncResult
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_assets.warehouses.environment import Warehouse
+from dwh_assets.warehouses.motherduck import MotherDuckWarehouse
 from dwh_assets.warehouses.replica import Replica
 
 
@@ -133,9 +134,9 @@ class MotherDuckReplicaIOManager(ReplicaIOManager):
 
     motherduck: dg.ResourceDependency[DuckDBResource]
 
-    def warehouse(self) -> DuckDBWarehouse:
-        """Return the database, connected to as Dagster's resource does."""
-        return DuckDBWarehouse(self.motherduck.get_connection)
+    def warehouse(self) -> MotherDuckWarehouse:
+        """Return the database of Dagster's resource, `md:` and its name."""
+        return MotherDuckWarehouse(self.motherduck.database)
 
 
 def _wanted(

@@ -7,9 +7,10 @@ that says where replicas go, and without it there is no such warehouse.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from dwh_assets.config import duckdb_path
 from dwh_assets.warehouses.base import Mode
@@ -77,6 +78,10 @@ def named_warehouses(wait_seconds: float) -> dict[str, Warehouse]:
         from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 
         found["duckdb"] = DuckDBWarehouse(duckdb_path(), wait_seconds=wait_seconds)
+    if os.environ.get(MOTHERDUCK_DATABASE):
+        from dwh_assets.warehouses.motherduck import MotherDuckWarehouse
+
+        found["motherduck"] = MotherDuckWarehouse(os.environ[MOTHERDUCK_DATABASE])
     if os.environ.get(SNOWFLAKE_DATABASE):
         found["snowflake"] = _snowflake()
     if os.environ.get(BIGQUERY_PROJECT):
@@ -100,7 +105,26 @@ def _bigquery() -> Warehouse:
     from dwh_assets.warehouses.bigquery.warehouse import BigQueryWarehouse
 
     project, location = os.environ[BIGQUERY_PROJECT], os.environ.get(BIGQUERY_LOCATION) or None
-    return BigQueryWarehouse(lambda: bigquery.Client(project=project, location=location))
+    return BigQueryWarehouse(
+        lambda: bigquery.Client(project=project, location=location), **bigquery_storage_clients()
+    )
+
+
+def bigquery_storage_clients() -> dict[str, Callable[[], AbstractContextManager[Any]]]:
+    """Return the clients of BigQuery's storage interfaces, where they are installed (`dwh_assets[bigquery]`).
+
+    An emulator that BIGQUERY_EMULATOR_HOST names answers to the other interface alone.
+    """
+    if os.environ.get("BIGQUERY_EMULATOR_HOST"):
+        return {}
+    try:
+        from google.cloud import bigquery_storage_v1
+    except ImportError:
+        return {}
+    return {
+        "read_client": bigquery_storage_v1.BigQueryReadClient,
+        "write_client": bigquery_storage_v1.BigQueryWriteClient,
+    }
 
 
 def given(variables: Mapping[str, str]) -> dict[str, str]:

@@ -175,7 +175,7 @@ def test_partitions_and_replica_hold_the_rows(shop: Lake) -> None:
     assert {check.check_name: check.passed for check in result.get_asset_check_evaluations()} == {
         "doctor": True,
         "key_is_unique": True,
-        "same_rows_as_table": True,
+        "parity": True,
     }
 
 

@@ -173,6 +173,10 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         "  replicas:\n>   - {warehouse: duckdb, mode: merge_into, at: q3}",
         ("replicas.0", "at keeps one version; mode merge_into is a history"),
     ),
+    "changes that are compared with rows": (
+        "  replicas:\n>   - {warehouse: duckdb, mode: append_only, parity: count}",
+        ("replicas.0", "parity is for rows of the table; with mode append_only they are changes"),
+    ),
     "how to write what is not written": (
         "  replicas:\n>   - {warehouse: snowflake, mode: external, nested: json}",
         ("replicas.0", "nested is for rows that are written; with mode external none are"),

@@ -137,6 +137,13 @@ def test_a_schedule_verifies_and_does_nothing_else() -> None:
         }
 
 
+def test_changes_are_not_compared_with_rows() -> None:
+    with loaded(declared("{warehouse: duckdb, mode: append_only}")) as definitions:
+        assert REPLICA not in {key.asset_key for key in _checks(definitions)}
+        spec = table(definitions, "duckdb", "shop", "orders")
+        assert "Changes of shop.orders" in str(spec.description)
+
+
 # --- Automation ---
 
 
