@@ -3,6 +3,7 @@
 `python -m dwh_tests.servers.fakesnow` runs it until Ctrl-C, and says how to reach it.
 """
 
+import http.client
 import json
 import signal
 from collections.abc import Iterator
@@ -68,15 +69,18 @@ class FakeSnow(ProcessServer):
         """Snowflake's connector, connected to a database that is made if need be."""
         import snowflake.connector
 
-        with snowflake.connector.connect(
-            account=self.account,
-            user=self.user,
-            password=self.password,
-            database=database,
-            schema=schema,
-            **{**self.connection_options, **options},
-        ) as connection:
-            yield connection
+        login = {"account": self.account, "user": self.user, "password": self.password}
+        place = {"database": database, "schema": schema}
+        with snowflake.connector.connect(**{**login, **place, **self.connection_options, **options}) as made:
+            yield made
+
+    def end_session(self, token: str) -> None:
+        """End a session that its client left without a word, as the service does after a while."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        headers = {"Authorization": f'Snowflake Token="{token}"'}
+        connection.request("POST", "/session?delete=true", headers=headers)
+        connection.getresponse().read()
+        connection.close()
 
     def command(self) -> list[str]:
         """The emulator, in its own environment."""

@@ -115,7 +115,8 @@ def _partition_sql(columns: Sequence[ReplicaColumn], layout: Layout) -> str:
         )
     if sql_type == "DATE" and grain == "day":
         return f"PARTITION BY {quote(column.name)}"
-    return f"PARTITION BY {sql_type}_TRUNC({quote(column.name)}, {_GRAIN_SQL[grain]})"
+    truncated_sql = f"{sql_type}_TRUNC({quote(column.name)}, {_GRAIN_SQL[grain]})"
+    return f"PARTITION BY {truncated_sql}"
 
 
 def _cluster_sql(columns: Sequence[ReplicaColumn], layout: Layout) -> str:

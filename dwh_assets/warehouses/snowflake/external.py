@@ -57,4 +57,5 @@ def refresh_external_sql(
     dialect: Dialect, target: Target, files: ExternalFiles, metadata_location: str
 ) -> str:
     """Return the statement that shows the table another metadata file: other rows, and columns."""
-    return f"ALTER ICEBERG TABLE {dialect.qualify(target)} REFRESH {quote_literal(files.path(metadata_location))}"
+    path_sql = quote_literal(files.path(metadata_location))
+    return f"ALTER ICEBERG TABLE {dialect.qualify(target)} REFRESH {path_sql}"

@@ -94,7 +94,6 @@ def _is_login(error: errors.Error) -> bool:
 
 
 def _said(error: errors.Error) -> str:
-    """Return number and text on one line. Values are bound and names quoted, so no secret is in it."""
+    """Return the text, which begins with a number, on one line. Values are bound, so no secret is in it."""
     text = " ".join((error.msg or str(error)).split())
-    number = f"{error.errno:06d} " if error.errno and error.errno > 0 else ""
-    return f"Snowflake answered {number}{text[:_LONGEST].rstrip('.')}."
+    return f"Snowflake answered {text[:_LONGEST].rstrip('.')}."

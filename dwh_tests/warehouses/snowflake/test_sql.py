@@ -41,7 +41,7 @@ COLUMNS = [
 ]
 
 
-def parsed(sql: str) -> exp.Expression:
+def parsed(sql: str) -> exp.Expr:
     """A statement that sqlglot understands, not one that it passes on unread."""
     found = sqlglot.parse_one(sql, read="snowflake")
     assert not isinstance(found, exp.Command), sql

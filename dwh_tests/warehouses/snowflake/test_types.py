@@ -4,7 +4,6 @@ What the emulator cannot show: nanoseconds (it keeps microseconds), how the serv
 numbers, its reading of texts as floats, and its logarithm (which the canonical text of a float mends by one).
 """
 
-from functools import partial
 from typing import Any
 
 import pyarrow as pa

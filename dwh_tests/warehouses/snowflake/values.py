@@ -33,14 +33,14 @@ from pyiceberg.types import (
 
 from dwh_assets.iceberg.arrow.types import align, arrow_schema
 
-MOMENTS = [
-    datetime(1, 1, 1),
-    datetime(9999, 12, 31, 23, 59, 59, 999_999),
-    datetime(1969, 12, 31, 23, 59, 59, 999_999),
-    datetime(2024, 3, 31, 2, 30),
-    datetime(1582, 10, 10),
+INSTANTS = [
+    datetime(1, 1, 1, tzinfo=UTC),
+    datetime(9999, 12, 31, 23, 59, 59, 999_999, UTC),
+    datetime(1969, 12, 31, 23, 59, 59, 999_999, UTC),
+    datetime(2024, 3, 31, 2, 30, tzinfo=UTC),
+    datetime(1582, 10, 10, tzinfo=UTC),
 ]
-INSTANTS = [moment.replace(tzinfo=UTC) for moment in MOMENTS]
+MOMENTS = [instant.replace(tzinfo=None) for instant in INSTANTS]
 FLOATS = [0.1, -0.0, float("inf"), float("-inf"), 5e-324, 1.7976931348623157e308, 1e16, -2.5, 1e300, 0.0]
 TEXTS = [
     "",
