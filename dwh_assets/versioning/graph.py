@@ -26,7 +26,7 @@ from dwh_assets.versioning.rollback import TableRollback, plan_table_rollback
 
 # there: it holds these rows already. aside: it holds a version that lies neither before nor after.
 # empty: it was never loaded, or its file is gone. unknown: it does not answer.
-Position = Literal["there", "ahead", "behind", "aside", "empty", "unknown"]
+Position = Literal["there", "ahead", "behind", "aside", "unfinished", "empty", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def _of_replica(item: ReplicaItem) -> str:
         "ahead": f"is ahead, at `{item.held}`, and is loaded again",
         "behind": f"is behind, at `{item.held}`, and is loaded again",
         "aside": f"holds `{item.held}`, and is loaded again",
+        "unfinished": "was left in the midst of a sync, and is loaded again",
         "empty": "holds nothing (never loaded, or its file is gone), and is left so",
         "unknown": f"does not answer: {item.problem} It is tried again",
     }[item.position]
@@ -306,6 +307,8 @@ class _Targets:
         history = self._histories[seen.table]
         if seen.problem is not None:
             return "unknown"
+        if seen.state is not None and seen.state.pending:
+            return "unfinished"
         if seen.state is None or seen.state.snapshot_id is None:
             return "empty"
         if seen.state.logical_snapshot_id == history.logical(target):

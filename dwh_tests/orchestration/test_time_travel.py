@@ -8,11 +8,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from dagster_duckdb import DuckDBResource
 from pyiceberg.table import DataScan
 
 from dwh_assets.iceberg.refs import create_branch, create_tag
-from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
 from dwh_tests.orchestration.lake import Lake, failure_text, materializations, written_by
 
 SALES, REPORT = "shop.sales", "shop.report"
@@ -343,8 +341,7 @@ def test_partition_counts_are_those_of_main(sold: Lake) -> None:
 @pytest.fixture
 def copied(sold: Lake) -> Lake:
     """A lake with a DuckDB file, that replicas go to."""
-    duckdb = DuckDBResource(database=str(sold.folder / "copies.duckdb"))
-    sold.resources["duckdb_replica_io_manager"] = DuckDBReplicaIOManager(iceberg=sold.iceberg, duckdb=duckdb)
+    sold.replicate()
     return sold
 
 
