@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from itertools import takewhile
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -25,6 +27,7 @@ from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.iceberg.modes.plan import ROWS_INSERTED
+from dwh_assets.iceberg.move import TAG_PREFIX
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS
 from dwh_assets.iceberg.versions import logical_snapshot_id, moment
 from dwh_assets.versioning.history import recorded_inputs
@@ -114,9 +117,20 @@ class History:
         return frozenset({snapshot.snapshot_id for snapshot in line} | earlier)
 
     def was_shown(self, snapshot_id: int) -> bool:
-        """Tell whether `main` has shown a kept snapshot, or it lies on the way to what it shows now."""
-        logged = any(entry.snapshot_id == snapshot_id for entry in self.metadata.snapshot_log)
-        return logged or (self.head is not None and self.is_at_or_before(snapshot_id, self.head))
+        """Tell whether `main` has shown a kept snapshot, or one that was built on it."""
+        before_now = self.head is not None and self.is_at_or_before(snapshot_id, self.head)
+        return snapshot_id in self._shown or before_now
+
+    @cached_property
+    def _shown(self) -> set[int]:
+        """What `main` shows, or has shown by its log, or has left in a rollback, each with its ancestors."""
+        heads = {self.head, *(entry.snapshot_id for entry in self.metadata.snapshot_log)}
+        heads |= {ref.snapshot_id for name, ref in self.metadata.refs.items() if name.startswith(TAG_PREFIX)}
+        found: set[int] = set()
+        for head in heads:
+            line = (snapshot.snapshot_id for snapshot in self.ancestors(head))
+            found.update(takewhile(lambda snapshot_id: snapshot_id not in found, line))
+        return found
 
     def _shown_before(self, oldest: Snapshot) -> set[int]:
         """Return the kept snapshots before a cut, without those of other branches that never were on main."""

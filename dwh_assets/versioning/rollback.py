@@ -25,12 +25,10 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
-from dwh_assets.iceberg.move import Move, move_main
+from dwh_assets.iceberg.move import TAG_PREFIX, Move, move_main
 from dwh_assets.iceberg.versions import RUN_ID, moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
 from dwh_assets.versioning.provenance import PARTITION_KEY, History, entries
-
-TAG_PREFIX = "before-rollback-"
 
 
 @dataclass(frozen=True)
@@ -208,8 +206,7 @@ def _ids(history: History, snapshot_id: int) -> set[int]:
 
 def _require_shown(history: History, to: int) -> None:
     """Refuse what was only ever on a branch: audits stand between that and `main`."""
-    left = {ref.snapshot_id for name, ref in history.metadata.refs.items() if name.startswith(TAG_PREFIX)}
-    if to not in left and not history.was_shown(to):
+    if not history.was_shown(to):
         raise ConfigurationError(
             f"{history.name}: main has never shown snapshot {to}, so there is no way back to it.",
             remedy="Publish its branch instead.",

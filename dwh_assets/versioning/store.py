@@ -145,10 +145,10 @@ class VersionedDataStore:
         with explained(table, self.catalog.name):
             refs.drop_branch(self.catalog, self.load_table(table), name)
 
-    def publish(self, table: str, branch: str) -> Published:
+    def publish(self, table: str, branch: str, *, allow_rolled_back: bool = False) -> Published:
         """Let main take over a branch that goes on from where main is; see `branches.fast_forward`."""
         with explained(table, self.catalog.name):
-            return branches.fast_forward(self.load_table(table), branch)
+            return branches.fast_forward(self.load_table(table), branch, allow_rolled_back=allow_rolled_back)
 
     def cherry_pick(self, table: str, source: str | int) -> Published:
         """Append to main what a branch, or one of its snapshots, appended; see `cherry_pick.cherry_pick`."""

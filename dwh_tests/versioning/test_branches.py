@@ -255,6 +255,61 @@ def test_a_branch_is_written_while_main_is_and_both_land(filled: Lake) -> None:
     assert not filled.orphans()
 
 
+@pytest.fixture
+def rolled_back(lake: Lake) -> tuple[Lake, int]:
+    """A branch with order 4 that was begun on order 3, which main has taken over with order 2 and left."""
+    first = lake.write(orders(1)).snapshot_id
+    lake.write(orders(2), branch="two")
+    lake.write(orders(9), branch="two")
+    fast_forward(lake.table, "two", drop=True)
+    third = lake.write(orders(3)).snapshot_id
+    lake.write(orders(4), branch="dev")
+    assert first is not None
+    assert third is not None
+    rollback(lake.catalog, lake.name, first)
+    return lake, third
+
+
+def test_a_branch_does_not_bring_back_what_main_has_rolled_back(rolled_back: tuple[Lake, int]) -> None:
+    lake, third = rolled_back
+    before = shape(lake)
+    with pytest.raises(DivergedError, match="rolled back since, and would bring 3") as raised:
+        fast_forward(lake.table, "dev")
+    assert str(third) in raised.value.message
+    assert "--allow-rolled-back" in raised.value.remedy
+    assert shape(lake) == before
+    fast_forward(lake.table, "dev", allow_rolled_back=True)
+    assert [row["id"] for row in now(lake)] == [1, 2, 3, 4, 9]
+
+
+def test_a_branch_begun_in_the_middle_of_what_was_taken_over_does_not_either(
+    rolled_back: tuple[Lake, int],
+) -> None:
+    """Of a branch that main takes over, its log names only the head."""
+    lake, third = rolled_back
+    parents = {s["snapshot-id"]: s.get("parent-snapshot-id") for s in lake.metadata["snapshots"]}
+    middle = parents[parents[third]]
+    lake.table.manage_snapshots().create_branch(middle, "mid").commit()
+    lake.write(orders(5), branch="mid")
+    with pytest.raises(DivergedError, match="would bring 1"):
+        fast_forward(lake.table, "mid")
+
+
+def test_what_main_has_rolled_back_is_not_picked_with_a_branch(rolled_back: tuple[Lake, int]) -> None:
+    lake, third = rolled_back
+    cherry_pick(lake.table, "dev")
+    assert [row["id"] for row in now(lake)] == [1, 4]
+    cherry_pick(lake.table, third)
+    assert [row["id"] for row in now(lake)] == [1, 3, 4], "one that is named is meant"
+
+
+def test_a_branch_from_before_is_published_once_the_rollback_is_undone(rolled_back: tuple[Lake, int]) -> None:
+    lake, third = rolled_back
+    rollback(lake.catalog, lake.name, third)
+    fast_forward(lake.table, "dev")
+    assert [row["id"] for row in now(lake)] == [1, 2, 3, 4, 9]
+
+
 # --- Dropping ---
 
 
@@ -339,6 +394,6 @@ def test_a_branch_from_before_a_rollback_brings_all_of_its_columns(lake: Lake, o
     lake.write(orders(2, note=["n"]))
     lake.write(orders(3, note=["m"], **own), branch="dev")
     rollback(lake.catalog, lake.name, first)
-    fast_forward(lake.catalog.load_table(lake.name), "dev")
+    fast_forward(lake.catalog.load_table(lake.name), "dev", allow_rolled_back=True)
     assert [column[1] for column in shape(lake)["columns"]] == ["id", "region", "note", *own]
     assert [row["note"] for row in now(lake)] == [None, "n", "m"]
