@@ -60,7 +60,7 @@ from pyiceberg.table.update import (
 from pyiceberg.typedef import TableVersion
 
 from dwh_assets.iceberg.manifest_merging import to_join
-from dwh_assets.iceberg.pending import Move, Pending, branch_view, pending_changes
+from dwh_assets.iceberg.pending import BRANCH_KEY, Move, Pending, branch_view, pending_changes
 from dwh_assets.iceberg.versions import branch_start
 
 # What a catalog is asked for: what has to be so, and what to change.
@@ -229,11 +229,12 @@ class SnapshotBuilder:
             },
         )
 
-    def _pending(self) -> dict[str, str]:
-        """Return the summary's note of what becomes current only with the branch."""
+    def _of_branch(self) -> dict[str, str]:
+        """Return the summary's notes of the branch, and of what becomes current only with it."""
         if self._branch == MAIN_BRANCH:
             return {}
-        return pending_changes(self._metadata, self._branch_head).then(self._wanted).summary()
+        pending = pending_changes(self._metadata, self._branch_head).then(self._wanted)
+        return {BRANCH_KEY: self._branch, **pending.summary()}
 
     def _kept_manifests(self) -> list[ManifestFile]:
         """Carry the parent's manifests over; those that list a removed file are written anew."""
@@ -340,7 +341,7 @@ class SnapshotBuilder:
 
     def _summary(self) -> Summary:
         counted = Summary(
-            operation=Operation.OVERWRITE, **self._counted(), **self._change.summary, **self._pending()
+            operation=Operation.OVERWRITE, **self._counted(), **self._change.summary, **self._of_branch()
         )
         previous = self._parent.summary if self._parent else None
         with_totals = update_snapshot_summaries(counted, previous.additional_properties if previous else None)

@@ -181,6 +181,7 @@ class VersionedDataStore:
         *,
         expected_head: int | None = None,
         allow_lost: bool = False,
+        allow_unpublished: bool = False,
         dry_run: bool = False,
     ) -> TableRollback:
         """Set main of one table back to a point, and tag the head that it leaves; see `rollback.rollback`."""
@@ -191,6 +192,7 @@ class VersionedDataStore:
             snapshot_id,
             expected_head=expected_head,
             allow_lost=allow_lost,
+            allow_unpublished=allow_unpublished,
             dry_run=dry_run,
         )
 
@@ -198,12 +200,15 @@ class VersionedDataStore:
         """Bring back the rows of a filter as they were, as one new snapshot; see `restore.restore`."""
         return restore(self.catalog, table, self.resolve(table, to).snapshot_id, where)
 
-    def plan_rollback(self, table: str, to: Point, replicas: Replicas = None) -> GraphRollback:
+    def plan_rollback(
+        self, table: str, to: Point, replicas: Replicas = None, *, allow_unpublished: bool = False
+    ) -> GraphRollback:
         """Plan to bring a table back, with all that was computed from it and every replica.
 
         Nothing changes until `apply_rollback`; see `graph.plan_rollback`.
         """
-        return plan_rollback(self.catalog, table, self.resolve(table, to).snapshot_id, replicas)
+        snapshot_id = self.resolve(table, to).snapshot_id
+        return plan_rollback(self.catalog, table, snapshot_id, replicas, allow_unpublished=allow_unpublished)
 
     def apply_rollback(
         self, plan: GraphRollback, replicas: Replicas = None, *, allow_lost: bool = False
