@@ -126,6 +126,36 @@ def drop_branch(catalog: Catalog, table: Table, name: str) -> None:
     _drop(catalog, table, "branch", name)
 
 
+def prune_branches(catalog: Catalog, table: Table) -> list[Ref]:
+    """Forget the branches whose time is over, and return them as they were.
+
+    Their snapshots stay until expiry. One that is written to meanwhile lives on. Raises what
+    `ref_commits.commit_refs` raises.
+    """
+    over = _over(table.metadata)
+
+    def decide(current: Table) -> RefChange:
+        over[:] = _over(current.metadata)
+        return RefChange(
+            [AssertRefSnapshotId(ref=ref.name, snapshot_id=ref.snapshot_id) for ref in over],
+            [RemoveSnapshotRefUpdate(ref_name=ref.name) for ref in over],
+            lambda metadata: not any(ref.name in metadata.refs for ref in over),
+        )
+
+    if over:
+        commit_refs(catalog, table, decide)
+    return over
+
+
+def _over(metadata: TableMetadata) -> list[Ref]:
+    now = datetime.now(UTC)
+    return [
+        ref
+        for ref in list_refs(metadata)
+        if ref.kind == "branch" and ref.name != MAIN_BRANCH and ref.expires_at and ref.expires_at <= now
+    ]
+
+
 def set_ref(
     metadata: TableMetadata,
     kind: RefKind,

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import Protocol, cast
 
@@ -88,7 +89,10 @@ class NewManifest(Protocol):
 
 @dataclass(frozen=True)
 class Change:
-    """What one snapshot does to a table, decided against one version of it."""
+    """What one snapshot does to a table, decided against one version of it.
+
+    A branch that it makes is kept for `branch_lifetime` from its newest commit on; None is for ever.
+    """
 
     operation: Operation
     added: tuple[DataFile, ...] = ()
@@ -99,6 +103,7 @@ class Change:
     sort_order: SortOrder | None = None
     properties: dict[str, str] = field(default_factory=dict)
     summary: dict[str, str] = field(default_factory=dict)
+    branch_lifetime: timedelta | None = None
 
 
 class SnapshotBuilder:
@@ -154,13 +159,19 @@ class SnapshotBuilder:
         )
 
     def _move_branch(self) -> SetSnapshotRefUpdate:
-        """Point the branch at the new snapshot; what is said of its retention stays said."""
+        """Point the branch at the new snapshot; what is said of its retention stays said.
+
+        A lifetime counts from the newest snapshot. A branch that is kept for ever stays so.
+        """
         ref = self._metadata.refs.get(self._branch)
+        age, lifetime = ref.max_ref_age_ms if ref else None, self._change.branch_lifetime
+        if lifetime is not None and (ref is None or age is not None):
+            age = lifetime // timedelta(milliseconds=1)
         return SetSnapshotRefUpdate(
             ref_name=self._branch,
             type=SnapshotRefType.BRANCH,
             snapshot_id=self._id,
-            max_ref_age_ms=ref.max_ref_age_ms if ref else None,
+            max_ref_age_ms=age,
             max_snapshot_age_ms=ref.max_snapshot_age_ms if ref else None,
             min_snapshots_to_keep=ref.min_snapshots_to_keep if ref else None,
         )

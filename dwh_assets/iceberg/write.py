@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -81,12 +82,22 @@ Accept = Callable[[WriteResult], bool]
 
 
 class IcebergWriter:
-    """Writes one table as its configuration says. Safe to use from many processes at once."""
+    """Writes one table as its configuration says. Safe to use from many processes at once.
+
+    A branch that it makes is kept for `branch_lifetime` from its newest commit on; None is for ever.
+    """
 
     capabilities: ClassVar[Capabilities] = CAPABILITIES
 
-    def __init__(self, config: IcebergWriterConfig, *, catalog: Catalog | None = None) -> None:
+    def __init__(
+        self,
+        config: IcebergWriterConfig,
+        *,
+        catalog: Catalog | None = None,
+        branch_lifetime: timedelta | None = None,
+    ) -> None:
         self.config = config
+        self.branch_lifetime = branch_lifetime
         self._catalog = catalog
 
     @property
@@ -268,6 +279,7 @@ class _Write:
         self._started = time.monotonic()
         self._config = writer.config
         self._catalog = writer.catalog
+        self._branch_lifetime = writer.branch_lifetime
         self._name = writer.config.table
         self._table = table
         self._seen = at_branch(table, self._config.branch)
@@ -423,6 +435,7 @@ class _Write:
                 **planned.summary(),
                 **self._total_rows(table, planned),
             },
+            branch_lifetime=self._branch_lifetime,
         )
 
     def _total_rows(self, table: Table, planned: Planned) -> dict[str, str]:

@@ -145,6 +145,14 @@ class VersionedDataStore:
         with explained(table, self.catalog.name):
             refs.drop_branch(self.catalog, self.load_table(table), name)
 
+    def prune_branches(self, table: str) -> list[Ref]:
+        """Forget the table's branches whose time is over, and return them; see `refs.prune_branches`.
+
+        An audited write does that, too.
+        """
+        with explained(table, self.catalog.name):
+            return refs.prune_branches(self.catalog, self.load_table(table))
+
     def publish(self, table: str, branch: str, *, allow_rolled_back: bool = False) -> Published:
         """Let main take over a branch that goes on from where main is; see `branches.fast_forward`."""
         with explained(table, self.catalog.name):

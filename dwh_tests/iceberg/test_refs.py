@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +14,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.update import AddSnapshotUpdate, SetSnapshotRefUpdate, TableRequirement, TableUpdate
 
+from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import ConfigurationError, ConflictError, DwhError, NotFoundError, UnsupportedError
 from dwh_assets.iceberg.refs import (
     Ref,
@@ -22,8 +24,10 @@ from dwh_assets.iceberg.refs import (
     drop_tag,
     ensure_tag,
     list_refs,
+    prune_branches,
     set_lifetime,
 )
+from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.iceberg.conftest import TABLE, Lake
 
 ROWS = pa.table({"id": [1, 2]})
@@ -110,6 +114,48 @@ def test_dropping_leaves_the_others(written: Lake) -> None:
         ("b", "tag"),
         ("main", "branch"),
     ]
+
+
+MOMENT = timedelta(milliseconds=1)
+
+
+def test_branches_whose_time_is_over_go_and_nothing_else(written: Lake) -> None:
+    old = _snapshot_of_last_year(written)
+    create_tag(written.catalog, written.table, "tag", old, lifetime=MOMENT)
+    create_branch(written.catalog, written.table, "over", old, lifetime=MOMENT)
+    create_branch(written.catalog, written.table, "later", old, lifetime=DAY)
+    create_branch(written.catalog, written.table, "for ever", old)
+    time.sleep(0.01)
+    assert [ref.name for ref in prune_branches(written.catalog, written.table)] == ["over"]
+    assert list(refs_of(written)) == ["tag", "later", "for ever"]
+    assert old in snapshots_of(written), "what a snapshot holds goes with its expiry"
+    before = written.metadata
+    assert prune_branches(written.catalog, written.table) == []
+    assert written.metadata == before
+
+
+def test_a_branch_that_is_written_to_meanwhile_lives_on(written: Lake) -> None:
+    old = _snapshot_of_last_year(written)
+    create_branch(written.catalog, written.table, "over", old, lifetime=MOMENT)
+    time.sleep(0.01)
+    catalog = Interrupted(written, before=lambda: written.write(ROWS, branch="over"))
+    assert prune_branches(catalog, catalog.load_table(TABLE)) == []
+    assert list(refs_of(written)) == ["over"]
+
+
+def test_a_branch_that_a_writer_makes_is_kept_from_its_newest_commit_on(written: Lake) -> None:
+    config = IcebergWriterConfig(table=TABLE, branch="trial")
+    for kept in (None, DAY):
+        create_branch(written.catalog, written.table, f"kept {kept}", lifetime=kept)
+    for branch in ("trial", "kept None", f"kept {DAY}"):
+        writer = IcebergWriter(
+            config.model_copy(update={"branch": branch}), catalog=written.catalog, branch_lifetime=2 * DAY
+        )
+        writer.write(ROWS)
+        writer.write(ROWS)
+    ages = {name: ref.get("max-ref-age-ms") for name, ref in refs_of(written).items()}
+    two_days = 2 * 86_400_000
+    assert ages == {"trial": two_days, "kept None": None, f"kept {DAY}": two_days}
 
 
 REFUSED: list[tuple[Callable[[Catalog, Table], Any], type[DwhError], str]] = [

@@ -180,6 +180,17 @@ def test_a_failed_branch_lives_from_now_on_for_the_time_that_is_set(filled: Lake
     assert abs(until - (time.time() * 1000 + 2 * 3_600_000)) < 60_000
 
 
+def test_branches_whose_time_is_over_go_with_the_next_audited_write(filled: Lake) -> None:
+    kept = publish_failing(filled, "kept")
+    with pytest.raises(AuditFailedError):
+        publish(filled, orders(1), keep=timedelta(milliseconds=1), name="over")
+    filled.write(orders(5), branch="mine")
+    assert set(filled.metadata["refs"]) == {"main", kept, "audit_over", "mine"}
+    time.sleep(0.01)
+    publish(filled, orders(3))
+    assert set(filled.metadata["refs"]) == {"main", kept, "mine"}
+
+
 def test_a_failed_branch_can_be_published_by_hand(filled: Lake) -> None:
     with pytest.raises(AuditFailedError) as raised:
         publish(filled, orders(1, note=["twice"]), key="k")
@@ -242,6 +253,8 @@ def test_a_process_that_is_killed_before_publishing_leaves_main_alone_and_is_red
     assert process.exitcode == 9
     (left,) = set(filled.metadata["refs"]) - {"main"}
     assert (shape(filled), [row["id"] for row in on(filled, left)]) == (before, [1, 2, 3])
+    days = filled.metadata["refs"][left]["max-ref-age-ms"] / 86_400_000
+    assert days == pytest.approx(7), "if nobody tries again, it goes by itself"
     done = publish(filled, orders(3, note=["n"]), key="k")
     assert (done.written.repeated, ids(filled), set(filled.metadata["refs"])) == (False, [1, 2, 3], {"main"})
 
