@@ -25,6 +25,7 @@ from dwh_assets.versioning.branches import (
     schema_for_main,
     schema_move,
 )
+from dwh_assets.versioning.picked_keys import require_new_keys
 
 # Which snapshots a commit of ours took over, so that none is taken twice.
 PICKED = "dwh.picked-snapshot-ids"
@@ -38,8 +39,8 @@ def cherry_pick(table: Table, source: str | int) -> Published:
     All in one commit, with the data files as they are; columns that the branch has added come with them.
     What main has already is left out, and so is, of a branch, what main has rolled back. Raises
     `UnsupportedError` that names the snapshot and the operation for anything but appends, and for a stream's
-    micro-batch; `DivergedError` where columns cannot be brought together, `NotFoundError` for an unknown
-    snapshot or branch.
+    micro-batch; `DivergedError` where columns cannot be brought together, or main has got rows of the same
+    keys meanwhile; `NotFoundError` for an unknown snapshot or branch.
     """
     before = table.metadata.current_snapshot_id
     chosen = _chosen(table, source)
@@ -50,6 +51,8 @@ def cherry_pick(table: Table, source: str | int) -> Published:
     def plan(table: Table) -> Change | None:
         missing = [snapshot for snapshot in chosen if not _has(table, snapshot)]
         taken[:] = [snapshot.snapshot_id for snapshot in missing]
+        for snapshot in missing:
+            require_new_keys(table, snapshot, _added(table, snapshot))
         return _change(table, missing) if missing else None
 
     committed = commit(table.catalog, table, plan)

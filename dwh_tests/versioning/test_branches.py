@@ -22,6 +22,7 @@ from dwh_assets.versioning.branches import drop_branch, fast_forward
 from dwh_assets.versioning.cherry_pick import cherry_pick
 from dwh_assets.versioning.rollback import rollback
 from dwh_tests.iceberg.conftest import Lake
+from dwh_tests.iceberg.diff.compaction import compact
 from dwh_tests.versioning.conftest import now, on, orders, shape
 
 # A write that changes everything about a table that can be changed
@@ -361,6 +362,45 @@ def test_one_snapshot_may_be_picked_alone(filled: Lake) -> None:
     assert [row["id"] for row in now(filled)] == [1, 2, 4, 9]
     cherry_pick(filled.table, "wip")
     assert [row["id"] for row in now(filled)] == [1, 2, 3, 4, 9]
+
+
+def keyed(lake: Lake, *ids: int, **declared: Any) -> None:
+    lake.write(orders(*ids), write_mode="upsert", key_columns=["region", "id"], **declared)
+
+
+def test_keys_that_main_has_got_meanwhile_are_not_picked_a_second_time(lake: Lake) -> None:
+    keyed(lake, 1)
+    lake.write(orders(3, 4, 5, 6, 7, 8, 9, note=["b"] * 7), branch="wip")
+    keyed(lake, 1, 3, 4, 5, 6, 7, 8)
+    before = shape(lake)
+    with pytest.raises(DivergedError, match="rows of 6 keys meanwhile") as raised:
+        cherry_pick(lake.table, "wip")
+    for word in ("shop.orders", "(id=3, region='eu')", "(id=7, region='eu'), …"):
+        assert word in raised.value.message
+    assert "upsert" in raised.value.remedy
+    assert shape(lake) == before
+
+
+def test_other_keys_are_picked_and_what_a_compaction_wrote_again_is_not_new(lake: Lake) -> None:
+    keyed(lake, 1, 2)
+    lake.write(orders(3), branch="wip")
+    compact(lake.catalog, lake.name)
+    lake.table.update_schema().rename_column("region", "area").commit()
+    lake.table.update_schema().move_first("area").commit()
+    lake.write(pa.table({"id": [4], "area": ["eu"]}), write_mode="upsert", key_columns=["area", "id"])
+    cherry_pick(lake.table, "wip")
+    assert [(row["id"], row["area"]) for row in now(lake)] == [(n, "eu") for n in (1, 2, 3, 4)]
+
+
+def test_a_key_that_comes_while_it_is_picked_is_found(lake: Lake) -> None:
+    keyed(lake, 1)
+    lake.write(orders(3), branch="wip")
+    keyed(lake, 2)
+    stale = lake.catalog.load_table(lake.name)
+    keyed(lake, 3)
+    with pytest.raises(DivergedError, match="id=3"):
+        cherry_pick(stale, "wip")
+    assert [row["id"] for row in now(lake)] == [1, 2, 3]
 
 
 def test_a_key_that_was_picked_is_written_once(filled: Lake) -> None:
