@@ -57,7 +57,9 @@ RETRY_SECONDS = 300.0
 # What catalogs say of a snapshot whose number another branch's has taken: requirements name branches, numbers
 # are the table's.
 _MISFITS = (ValueError, BadRequestError)
-_NO_ROWS = {"dwh.total-rows": "0"}
+# Says of a snapshot without rows that it was made for a branch to begin at.
+_BEGINNING = "dwh.beginning"
+_NO_ROWS = {"dwh.total-rows": "0", _BEGINNING: "true"}
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 3.0
 # After these nobody knows yet. A busy SQLite file belongs here: at COMMIT it may or may not have landed.
@@ -156,6 +158,11 @@ def with_first_snapshot(catalog: Catalog, table: Table) -> Table:
         lambda found: None if found.metadata.snapshots else Change(Operation.APPEND, summary=_NO_ROWS),
     )
     return made.table if made else table
+
+
+def is_beginning(snapshot: Snapshot) -> bool:
+    """Tell whether a snapshot holds nothing, and was only made by `with_first_snapshot`."""
+    return bool(snapshot.summary and _BEGINNING in snapshot.summary.additional_properties)
 
 
 def drop_old_metadata(table: Table, base: TableMetadata) -> None:

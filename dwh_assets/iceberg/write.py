@@ -156,7 +156,8 @@ class IcebergWriter:
         `accept` is given what landed. Where it returns False it has dropped the branch, because main has
         moved: the same data are matched and planned again on main as it now is, the branch begins anew.
         What it raises leaves the branch as it is. A key that main has already is a write that was done.
-        A table that is made for this gets a snapshot without rows first: a branch has to begin somewhere.
+        A table that is made for this gets a snapshot without rows first, since a branch has to begin
+        somewhere; if nothing is accepted, it goes again, unless somebody else has anything of it by then.
         """
         return self._once(data, where, summary, idempotency_key, accept)
 
@@ -248,7 +249,7 @@ class IcebergWriter:
                 raise
             except Exception:
                 if table is None:
-                    drop_unused(self.catalog, target)
+                    drop_unused(self.catalog, target, self.config.branch)
                 raise
 
     def _create(self, arrow: pa.Schema) -> Table:

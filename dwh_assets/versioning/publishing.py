@@ -29,7 +29,7 @@ from dwh_assets.errors import (
     NotFoundError,
 )
 from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
-from dwh_assets.iceberg.declaration import find_table, schema_after_write
+from dwh_assets.iceberg.declaration import drop_unused, find_table, schema_after_write
 from dwh_assets.iceberg.pending import own_snapshots
 from dwh_assets.iceberg.refs import prune_branches, set_lifetime
 from dwh_assets.iceberg.results import IDEMPOTENCY_KEY, WriteResult
@@ -75,7 +75,8 @@ def write_audited(
     matched and planned again on what is there now, and audited again. A write whose key main has already is
     not done again; one that never came so far is begun anew. Branches of the table whose time is over go.
 
-    Raises `AuditFailedError` with the branch, which is kept for `keep`, and samples of the rows;
+    Raises `AuditFailedError` with the branch, which is kept for `keep`, and samples of the rows (a table that
+    was made for this write goes, and the branch with it, unless somebody else has anything of it by then);
     `ConflictError` when main has moved in each of so many `attempts`; `ConfigurationError` for an audit that
     cannot be, before anything is written; and what `write` raises.
     """
@@ -89,18 +90,31 @@ def write_audited(
     declared = _declared(audits, config.table)
     reader = as_reader(data)
     rows = reader.read_all() if in_memory(data) else reader
+    branch = _new_branch(writer.catalog, config.table, name, idempotency_key or config.idempotency_key)
     schema = schema_after_write(writer.catalog, config, rows.schema)
     require_sound(declared, schema, writer.catalog, config.table)
-    key = idempotency_key or config.idempotency_key
-    branch = _new_branch(writer.catalog, config.table, name, key)
     publisher = _Publisher(writer.catalog, config.table, branch, declared, keep, attempts)
     beside = IcebergWriter(
         config.model_copy(update={"branch": branch}), catalog=writer.catalog, branch_lifetime=UNDECIDED
     )
-    written = beside.write_accepted(
-        rows, publisher, where=where, summary=summary, idempotency_key=idempotency_key
-    )
+    try:
+        written = beside.write_accepted(
+            rows, publisher, where=where, summary=summary, idempotency_key=idempotency_key
+        )
+    except AuditFailedError as error:
+        if find_table(writer.catalog, config.table) is not None:
+            raise
+        raise _without_table(error) from None
     return AuditedWrite(written, publisher.results, publisher.done)
+
+
+def _without_table(error: AuditFailedError) -> AuditFailedError:
+    return AuditFailedError(
+        f"{error.message} The table was made for this write, and is gone again.",
+        remedy="Correct the data and write them again.",
+        branch="",
+        results=error.results,
+    )
 
 
 def audit(
@@ -135,10 +149,14 @@ def _new_branch(catalog: Catalog, name: str, label: str | None, key: str | None)
         return wanted
     with suppress(DwhError):  # the next one will
         prune_branches(catalog, table)
-    for left in _unfinished(table, key) if key else ():
+    unfinished = _unfinished(table, key) if key else []
+    for left in unfinished:
         with suppress(NotFoundError, ConflictError):  # somebody else is at it, too
             drop_branch(table, left, forget=True)
-    taken, number = set(catalog.load_table(name).metadata.refs), 1
+    if unfinished:
+        drop_unused(catalog, table)
+    found = find_table(catalog, name)
+    taken, number = set(found.metadata.refs) if found else set(), 1
     branch = wanted
     while branch in taken:
         number += 1
