@@ -13,6 +13,7 @@ from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, SetSnapshotRefUpdate
 
+from dwh_assets.config import ref_name_fault
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
 from dwh_assets.iceberg.ref_commits import RefChange, commit_refs
 from dwh_assets.iceberg.versions import moment
@@ -259,10 +260,10 @@ def _kind(ref: SnapshotRef) -> RefKind:
 
 def require_name(table: Table, name: str) -> None:
     """Raise `ConfigurationError` for what is no name for a tag or a branch."""
-    if not name.strip() or name != name.strip():
+    if fault := ref_name_fault(name):
         raise ConfigurationError(
-            f"{'.'.join(table.name())}: {name!r} is no name for a tag or a branch.",
-            remedy="Give it a name without blanks at its ends.",
+            f"{'.'.join(table.name())}: {name!r} is no name for a tag or a branch: {fault}.",
+            remedy="Give it a name of letters, digits and signs.",
         )
 
 

@@ -16,7 +16,7 @@ from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 
-from dwh_assets.config import IcebergWriterConfig, SchemaEvolution
+from dwh_assets.config import IcebergWriterConfig, SchemaEvolution, ref_name_fault
 from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
 from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.refs import create_branch, prune_branches
@@ -40,6 +40,11 @@ def run_as_of(context: dg.InputContext | dg.OutputContext) -> str | None:
 def branch_of_run(tags: Mapping[str, str], declared: str) -> str:
     """Return the branch that a run with these tags writes tables to whose own branch is `declared`."""
     aside = f"as-of-{_UNFIT_FOR_A_NAME.sub('-', tags[AS_OF])}" if AS_OF in tags else declared
+    if fault := ref_name_fault(tags.get(WRITE_TO, aside)):
+        raise ConfigurationError(
+            f"The run's tag {WRITE_TO} says {tags.get(WRITE_TO)!r}, which is no name for a branch: {fault}.",
+            remedy="Name the branch that the run shall write to.",
+        )
     return tags.get(WRITE_TO, aside)
 
 

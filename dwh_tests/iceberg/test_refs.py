@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import CommitTableResponse, Table
@@ -173,6 +174,39 @@ REFUSED: list[tuple[Callable[[Catalog, Table], Any], type[DwhError], str]] = [
     (lambda c, t: drop_tag(c, t, "branch"), ConfigurationError, "'branch' is a branch, not a tag"),
     (lambda c, t: drop_tag(c, t, "gone"), NotFoundError, "has no tag 'gone'. It has tag."),
 ]
+
+
+ODD = {
+    "nothing": "",
+    "blanks": " \t",
+    "at its end": "q3 ",
+    "null": "q\x003",
+    "line": "q3\nmain",
+    "escape": "q3\x1b[31m",
+    "turned round": "q3\u202e",
+    "half a character": "q\ud800",
+    "line separator": "q\u2028",
+}
+
+
+@pytest.mark.parametrize("name", ODD.values(), ids=ODD)
+def test_what_no_store_or_terminal_could_hold_is_no_name(written: Lake, name: str) -> None:
+    before = written.metadata
+    for create in (create_tag, create_branch):
+        with pytest.raises(ConfigurationError, match="is no name for a tag or a branch: ") as raised:
+            create(written.catalog, written.table, name)
+        assert raised.value.message.isprintable()
+        assert TABLE in raised.value.message
+    with pytest.raises(ValidationError, match=r"no name for a branch|at least 1 character|unicode string"):
+        IcebergWriterConfig(table=TABLE, branch=name)
+    assert written.metadata == before
+
+
+@pytest.mark.parametrize("name", ["2026-01-03T00:00:00+01:00", "Käse/50% off?#1", "中", 'it\'s "odd"'])
+def test_any_other_name_is_one(written: Lake, name: str) -> None:
+    create_tag(written.catalog, written.table, name)
+    written.write(ROWS, branch=f"{name} branch")
+    assert list(refs_of(written)) == [name, f"{name} branch"]
 
 
 @pytest.mark.parametrize(("change", "error", "told"), REFUSED)

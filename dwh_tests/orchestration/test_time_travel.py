@@ -250,6 +250,13 @@ def test_a_run_of_the_past_is_rebuilt_beside_main(sold: Lake) -> None:
     assert made.tags["dagster/data_version"] == str(head)
 
 
+def test_what_is_no_name_for_a_branch_fails_the_run(sold: Lake) -> None:
+    tags = {"dwh/as_of": "1 version ago", "dwh/write_to": "a\nb"}
+    result = sold.run(sales(), report(), tags=tags, expect_success=False)
+    assert "dwh/write_to says 'a\\nb', which is no name for a branch" in failure_text(result)
+    assert not sold.exists(REPORT)
+
+
 def test_a_branch_that_nobody_named_is_kept_for_thirty_days(sold: Lake) -> None:
     """However old the version is that it begins at; the next run of the past drops those that are over."""
     sold.run(sales(), report())
