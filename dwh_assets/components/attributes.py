@@ -246,7 +246,9 @@ class Replica(ReplicaDeclaration):
             raise ValueError(f"at keeps one version; mode {self.mode} is a history of them")
         compared = sorted({"parity", "verify_schedule"} & self.model_fields_set)
         if self.mode == "append_only" and compared:
-            raise ValueError(f"{compared[0]} is for rows of the table; with mode append_only they are changes")
+            raise ValueError(
+                f"{compared[0]} is for rows of the table; with mode append_only they are changes"
+            )
         stray = sorted(_OF_COPIED_ROWS & self.model_fields_set)
         if self.mode == "external" and stray:
             raise ValueError(f"{stray[0]} is for rows that are written; with mode external none are")

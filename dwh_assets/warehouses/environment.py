@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from dwh_assets.config import duckdb_path
 from dwh_assets.warehouses.base import Mode
@@ -110,7 +110,14 @@ def _bigquery() -> Warehouse:
     )
 
 
-def bigquery_storage_clients() -> dict[str, Callable[[], AbstractContextManager[Any]]]:
+class StorageClients(TypedDict, total=False):
+    """What makes the clients of BigQuery's storage interfaces."""
+
+    read_client: Callable[[], AbstractContextManager[Any]]
+    write_client: Callable[[], AbstractContextManager[Any]]
+
+
+def bigquery_storage_clients() -> StorageClients:
     """Return the clients of BigQuery's storage interfaces, where they are installed (`dwh_assets[bigquery]`).
 
     An emulator that BIGQUERY_EMULATOR_HOST names answers to the other interface alone.
