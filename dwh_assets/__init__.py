@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from dwh_assets.versioning.store import VersionedDataStore
     from dwh_assets.warehouses.base import SyncResult
     from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+    from dwh_assets.warehouses.snowflake.warehouse import SnowflakeWarehouse
 
 __all__ = [
     "CatalogConfig",
     "DuckDBWarehouse",
     "IcebergWriter",
     "IcebergWriterConfig",
+    "SnowflakeWarehouse",
     "SyncResult",
     "VersionDiff",
     "VersionedDataStore",
@@ -33,6 +35,7 @@ _MODULES = {
     "DuckDBWarehouse": "warehouses.duckdb.warehouse",
     "IcebergWriter": "iceberg.write",
     "IcebergWriterConfig": "config",
+    "SnowflakeWarehouse": "warehouses.snowflake.warehouse",
     "SyncResult": "warehouses.base",
     "VersionDiff": "iceberg.diff.version_diff",
     "VersionedDataStore": "versioning.store",

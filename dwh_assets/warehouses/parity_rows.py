@@ -22,7 +22,7 @@ from dwh_assets.iceberg.diff.slots import SlottedRows
 from dwh_assets.iceberg.matching.source_rows import internal_name
 from dwh_assets.iceberg.sql import quote_identifier
 from dwh_assets.warehouses.arriving import Arriving
-from dwh_assets.warehouses.columns import decoded
+from dwh_assets.warehouses.columns import decoded, fetched_sql
 from dwh_assets.warehouses.parity_report import RowDifference
 from dwh_assets.warehouses.sides import ComparedColumn, LakeSide, ReplicaSide
 
@@ -89,9 +89,9 @@ class _Comparison:
             yield batch
 
     def _of_replica(self, replica: ReplicaSide) -> Iterator[pa.RecordBatch]:
-        names_sql = ", ".join(replica.dialect.quote(column.held.name) for column in self._columns)
+        values_sql = ", ".join(fetched_sql(replica.dialect, column.held) for column in self._columns)
         table_sql = replica.dialect.qualify(replica.target)
-        query_sql = f"SELECT {names_sql} FROM {table_sql}"
+        query_sql = f"SELECT {values_sql} FROM {table_sql}"
         arriving = Arriving(str(replica.target), None)
         held = [column.held for column in self._columns]
         rows = arriving.counted(decoded(replica.session.stream(query_sql), held, str(replica.target)))
