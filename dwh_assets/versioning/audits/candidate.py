@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import pyarrow as pa
 from pyiceberg.io.pyarrow import schema_to_pyarrow
@@ -101,26 +100,3 @@ def require_columns(schema: Schema, columns: Sequence[str], table: str, audit: s
                 f"{table}: audit {audit} names column {column!r}, which is not there.",
                 remedy=f"The columns are {', '.join(known)}.",
             )
-
-
-def in_column_type(values: Sequence[Any], schema: Schema, column: str, table: str, audit: str) -> pa.Array:
-    """Return declared values in a column's type; raises `ConfigurationError` where they are of another."""
-    wanted = schema_to_pyarrow(schema, include_field_ids=False).field(column).type
-    for given in values:
-        try:
-            _converted([given], wanted)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-            raise ConfigurationError(
-                f"{table}: audit {audit} compares column {column!r} ({schema.find_type(column)}) with "
-                f"{given!r}.",
-                remedy="Write values of the column's type; a timestamptz with its offset from UTC.",
-            ) from None
-    return _converted(values, wanted)
-
-
-def _converted(values: Sequence[Any], wanted: pa.DataType) -> pa.Array:
-    """A value that came through JSON is a text by now."""
-    try:
-        return pa.array(values, wanted)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, ValueError):
-        return pa.array([str(value) for value in values]).cast(wanted)

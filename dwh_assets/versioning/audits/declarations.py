@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 # What a value in YAML, or in JSON, may stand for
-Value = bool | int | float | Decimal | datetime | date | str
+Value = bool | int | float | Decimal | datetime | date | time | UUID | str
 
 
 class _Audit(BaseModel):

@@ -19,7 +19,6 @@ from dwh_assets.versioning.audits.candidate import (
     SAMPLE_ROWS,
     AuditResult,
     Candidate,
-    in_column_type,
     require_columns,
 )
 from dwh_assets.versioning.audits.declarations import (
@@ -32,6 +31,7 @@ from dwh_assets.versioning.audits.declarations import (
     Sql,
     Unique,
 )
+from dwh_assets.versioning.audits.values import in_column_type
 
 _NOTHING = pa.table({})
 
@@ -125,6 +125,8 @@ def _of_rows(
     declared: Mapping[str, pa.Array] | None = None,
 ) -> AuditResult:
     """Judge each changed row by itself; only the columns that this needs are read, all for a sample."""
+    # As a case DuckDB does not hand it to the scan of the Arrow stream, which cannot compare UUIDs.
+    failing_sql = f"CASE WHEN {failing_sql} THEN true ELSE false END"
     count_sql = f"SELECT count(*) FROM _rows WHERE {failing_sql}"
     sample_sql = f"SELECT * FROM _rows WHERE {failing_sql} LIMIT ?"
     with compute.isolated() as connection:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
 from dwh_assets.versioning.audits.candidate import SAMPLE_ROWS, AuditResult
-from dwh_assets.versioning.audits.declarations import as_declared
+from dwh_assets.versioning.audits.declarations import AUDITS, as_declared
 from dwh_assets.versioning.publishing import audit
 from dwh_tests.iceberg.conftest import Lake, Row
 
@@ -126,6 +129,58 @@ def test_a_sample_is_a_sample(lake: Lake) -> None:
     result = audited(lake, None, after, kind="not_null", columns=["status"])
     assert (result.rows_failing, result.sample.num_rows) == (50, SAMPLE_ROWS)
     assert result.sample.column_names == SCHEMA.names
+
+
+UUIDS = [UUID(int=number << 120) for number in range(1, 5)]
+TIMES = [time(8), time(12, 30), time(23, 59, 59, 999_999), None]
+OF_TYPE: dict[str, tuple[dict[str, Any], list[int]]] = {
+    "uuids": (
+        {"kind": "accepted_values", "column": "u", "values": [str(UUIDS[0]), UUIDS[2], f"{{{UUIDS[3]}}}"]},
+        [1],
+    ),
+    "uuids up to": ({"kind": "range", "column": "u", "max": str(UUIDS[1])}, [2, 3]),
+    "uuids from": ({"kind": "range", "column": "u", "min": UUIDS[1]}, [0]),
+    "times": ({"kind": "accepted_values", "column": "t", "values": ["08:00", time(12, 30)]}, [2]),
+    "times between": ({"kind": "range", "column": "t", "min": "08:00:00.000001", "max": time(13)}, [0, 2]),
+}
+
+
+@pytest.mark.parametrize(("declared", "failing"), OF_TYPE.values(), ids=OF_TYPE)
+@pytest.mark.parametrize("through_json", [False, True])
+def test_uuids_and_times_are_compared_as_such(
+    lake: Lake, declared: dict[str, Any], failing: list[int], through_json: bool
+) -> None:
+    if through_json:
+        declared = json.loads(AUDITS.dump_json(as_declared([declared])))[0]
+    uuids = pa.array([value.bytes for value in UUIDS], pa.uuid())
+    rows = pa.table({"id": range(4), "u": uuids, "t": pa.array(TIMES, pa.time64("us"))})
+    before = lake.write(rows.slice(0, 0)).snapshot_id
+    after = lake.write(rows).snapshot_id
+    assert sorted(audited(lake, before, after, **declared).sample["id"].to_pylist()) == failing
+    again = lake.write(rows.slice(1), write_mode="overwrite").snapshot_id
+    assert audited(lake, after, again, **declared).passed, "nothing of it is new"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("t", 45_000, "in quotes"),
+        ("t", "8 o'clock", "in quotes"),
+        ("t", "08:00+01:00", "in quotes"),
+        ("u", 7, "UUIDs as text"),
+        ("u", "0011", "UUIDs as text"),
+    ],
+)
+def test_what_is_no_uuid_or_time_is_refused(lake: Lake, column: str, value: Any, said: str) -> None:
+    uuids = pa.array([UUIDS[0].bytes], pa.uuid())
+    after = lake.write(pa.table({"u": uuids, "t": pa.array([time(8)], pa.time64("us"))})).snapshot_id
+    for declared in (
+        {"kind": "accepted_values", "column": column, "values": [value]},
+        {"kind": "range", "column": column, "min": value},
+    ):
+        with pytest.raises(ConfigurationError, match=re.escape(f"with {value!r}")) as raised:
+            audited(lake, None, after, **declared)
+        assert said in raised.value.remedy
 
 
 # --- Keys ---
