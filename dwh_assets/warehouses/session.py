@@ -36,6 +36,9 @@ class Layout:
     indexes: tuple[tuple[str, ...], ...] = ()
 
 
+UNARRANGED = Layout()
+
+
 class Session(ABC):
     """One connection. Not safe for threads. Every method raises a `DwhError` that says what to do.
 
@@ -94,9 +97,17 @@ class Session(ABC):
         """
 
     def load(
-        self, target: Target, columns: Sequence[ReplicaColumn], source: Source, arriving: Arriving
+        self,
+        target: Target,
+        columns: Sequence[ReplicaColumn],
+        source: Source,
+        arriving: Arriving,
+        layout: Layout = UNARRANGED,
     ) -> None:
-        """Add all rows of a table at a snapshot. A warehouse that can open the files itself does."""
+        """Add all rows of a table at a snapshot. A warehouse that can open the files itself does.
+
+        `layout` is the table's, for a warehouse that keeps rows in the order in which they come.
+        """
         for reader in source.streams():
             with arriving.failures():
                 self.insert(target, columns, arriving.counted(encoded(reader, columns)))

@@ -296,7 +296,7 @@ class Sync:
                 self.session.create_table(self.target, self.columns, self.options.layout, existing="replace")
             else:
                 self._empty()
-            self.session.load(self.target, self.columns, self.source, self.arriving)
+            self.session.load(self.target, self.columns, self.source, self.arriving, self.options.layout)
             self.records.change(claimed, self._state(self.arriving.rows))
 
     def _reload_by_rows(self, seen: ReplicaState) -> None:
@@ -318,7 +318,7 @@ class Sync:
     def _staged_rows(self) -> Target:
         staging = self.session.staging(self.target, "rows")
         self.session.create_table(staging, self.columns, self.options.layout, existing="replace")
-        self.session.load(staging, self.columns, self.source, self.arriving)
+        self.session.load(staging, self.columns, self.source, self.arriving, self.options.layout)
         return staging
 
     def _empty(self) -> None:

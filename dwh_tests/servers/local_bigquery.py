@@ -90,7 +90,7 @@ class LocalBigQuery(ProcessServer):
     def write_client(self) -> Iterator["BigQueryWriteClient"]:
         """Google's client of the Storage Write API, by gRPC."""
         import grpc
-        from google.cloud.bigquery_storage_v1.services.big_query_write import BigQueryWriteClient
+        from google.cloud.bigquery_storage_v1 import BigQueryWriteClient
         from google.cloud.bigquery_storage_v1.services.big_query_write.transports import (
             BigQueryWriteGrpcTransport,
         )

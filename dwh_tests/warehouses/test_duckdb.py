@@ -14,7 +14,9 @@ from pyiceberg.types import DoubleType, LongType, StringType
 
 from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.replica import Replica
+from dwh_assets.warehouses.session import Layout
 from dwh_tests.independent import iceberg_rows
 from dwh_tests.warehouses.lake import commit_replace, query, snapshot_of
 
@@ -380,3 +382,16 @@ def test_drop_forgets_the_replica(
         replica.read()
     assert query(database, "SELECT count(*) FROM main._dwh_replicas") == [(0,)]
     assert replica.sync(catalog).reason == "it is the first load"
+
+
+def test_rows_are_sorted_and_indexed_as_declared(catalog: SqlCatalog, orders: Table, database: Path) -> None:
+    layout = Layout(cluster_by=("item", "id"), indexes=(("id",),))
+    replica = DuckDBWarehouse(database).replica("sales.orders", options=ReplicaOptions(layout=layout))
+    orders.append(pa.table({"id": [9, 5], "item": ["cap", "ink"]}))
+    replica.sync(catalog)
+    assert query(database, "SELECT id FROM sales.orders ORDER BY rowid") == [(9,), (3,), (5,), (1,), (2,)]
+    indexed = "SELECT expressions FROM duckdb_indexes() WHERE table_name = 'orders'"
+    assert query(database, indexed) == [("[id]",)]
+    orders.append(pa.table({"id": [4], "item": ["cap"]}))
+    assert replica.sync(catalog).method == "incremental"
+    assert query(database, "SELECT item FROM sales.orders WHERE id = 4") == [("cap",)]

@@ -31,7 +31,7 @@ from dwh_assets.warehouses.bigquery.queries import Queries
 from dwh_assets.warehouses.bigquery.stream_writes import write_rows
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.evolution import ColumnStep
-from dwh_assets.warehouses.session import Layout, Purpose, Session, encoded
+from dwh_assets.warehouses.session import UNARRANGED, Layout, Purpose, Session, encoded
 from dwh_assets.warehouses.source import Source
 
 if TYPE_CHECKING:
@@ -165,7 +165,12 @@ class BigQuerySession(Session):
             self._send(target, columns, chain(few, rest or ()))
 
     def load(
-        self, target: Target, columns: Sequence[ReplicaColumn], source: Source, arriving: Arriving
+        self,
+        target: Target,
+        columns: Sequence[ReplicaColumn],
+        source: Source,
+        arriving: Arriving,
+        layout: Layout = UNARRANGED,
     ) -> None:
         """Add all rows of a table at a snapshot, as few large files.
 

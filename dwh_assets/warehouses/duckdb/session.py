@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import count
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from dwh_assets.warehouses.duckdb.dialect import DuckDBDialect
 from dwh_assets.warehouses.duckdb.extensions import load_extensions
 from dwh_assets.warehouses.duckdb.load import can_read_files, load_files, rows_in_any_order
 from dwh_assets.warehouses.evolution import ColumnStep
-from dwh_assets.warehouses.session import Layout, Session
+from dwh_assets.warehouses.session import UNARRANGED, Layout, Session, encoded
 from dwh_assets.warehouses.source import Source
 
 _BATCH_ROWS = 122_880  # a row group
@@ -140,35 +140,60 @@ class DuckDBSession(Session):
 
     def insert(self, target: Target, columns: Sequence[ReplicaColumn], rows: pa.RecordBatchReader) -> None:
         """Add rows, by name."""
+        self._insert_stream(target, columns, rows, "")
+
+    def load(
+        self,
+        target: Target,
+        columns: Sequence[ReplicaColumn],
+        source: Source,
+        arriving: Arriving,
+        layout: Layout = UNARRANGED,
+    ) -> None:
+        """Add all rows of a table at a snapshot, read by DuckDB itself where it can open the files.
+
+        With `cluster_by` the rows of each gigabyte of files, or of each stream, are sorted by these columns,
+        so that DuckDB skips row groups that a filter leaves out.
+        """
+        by_sql = ", ".join(self.dialect.quote(self.dialect.name(name)) for name in layout.cluster_by)
+        order_sql = f" ORDER BY {by_sql}" if by_sql else ""
+        with nullcontext() if by_sql else rows_in_any_order(self.connection):
+            if can_read_files(self.connection, columns):
+                insert = partial(self._insert_query, target, columns, order_sql)
+                load_files(self.connection, source, insert, arriving)
+                return
+            for reader in source.streams():
+                rows = arriving.counted(encoded(reader, columns))
+                with arriving.failures():
+                    self._insert_stream(target, columns, rows, order_sql)
+
+    def _insert_stream(
+        self, target: Target, columns: Sequence[ReplicaColumn], rows: pa.RecordBatchReader, order_sql: str
+    ) -> None:
         view = f"_dwh_arriving_{next(_numbers)}"
         names_sql = ", ".join(self.dialect.quote(column.name) for column in columns)
         self.connection.register(view, rows)
         try:
             self._run(
                 f"INSERT INTO {self.dialect.qualify(target)} ({names_sql}) SELECT {names_sql}"
-                f" FROM {self.dialect.qualify(Target(_TEMPORARY, 'main', view))}"
+                f" FROM {self.dialect.qualify(Target(_TEMPORARY, 'main', view))}{order_sql}"
             )
         finally:
             self.connection.unregister(view)
 
-    def load(
-        self, target: Target, columns: Sequence[ReplicaColumn], source: Source, arriving: Arriving
-    ) -> None:
-        """Add all rows of a table at a snapshot, read by DuckDB itself where it can open the files."""
-        with rows_in_any_order(self.connection):
-            if can_read_files(self.connection, columns):
-                load_files(self.connection, source, partial(self._insert_query, target, columns), arriving)
-            else:
-                super().load(target, columns, source, arriving)
-
     def _insert_query(
-        self, target: Target, columns: Sequence[ReplicaColumn], query_sql: str, parameters: tuple[Any, ...]
+        self,
+        target: Target,
+        columns: Sequence[ReplicaColumn],
+        order_sql: str,
+        query_sql: str,
+        parameters: tuple[Any, ...],
     ) -> int:
         names_sql = ", ".join(self.dialect.quote(column.name) for column in columns)
         found_sql = ", ".join(self.dialect.quote(column.field.name) for column in columns)
         return self.execute(
             f"INSERT INTO {self.dialect.qualify(target)} ({names_sql}) SELECT {found_sql}"
-            f" FROM ({query_sql}) AS live",
+            f" FROM ({query_sql}) AS live{order_sql}",
             *parameters,
         )
 
