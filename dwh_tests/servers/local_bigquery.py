@@ -19,7 +19,7 @@ from dwh_tests.servers.python_environment import environment_python, python_envi
 
 if TYPE_CHECKING:
     from google.cloud import bigquery
-    from google.cloud.bigquery_storage import BigQueryReadClient, BigQueryWriteClient
+    from google.cloud.bigquery_storage_v1 import BigQueryReadClient, BigQueryWriteClient
 
 # In the environment of the emulator, not in ours
 _PROCESS = Path(__file__).with_name("local_bigquery_process.py")
