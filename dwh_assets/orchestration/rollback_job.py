@@ -37,6 +37,10 @@ class RollbackConfig(dg.Config):
     allow_lost: bool = Field(
         default=False, description="Go to a version beside which newer commits were made; tags keep these."
     )
+    allow_unpublished: bool = Field(
+        default=False,
+        description="Go to a version that main is not known to have shown; it may have failed its audits.",
+    )
     resume: str = Field(default="", description="Instead: the id of a rollback to go on with.")
     undo: str = Field(default="", description="Instead: the id of a rollback to take back.")
 
@@ -106,7 +110,13 @@ class _Run:
         table = CatalogTables(self._catalog).require(config.table).table
         point = resolve(table, config.to, self._ledger)
         self._context.log.info("%s: %r is %s", config.table, config.to, point.described)
-        return plan_rollback(self._catalog, config.table, point.snapshot_id, self._replicas)
+        return plan_rollback(
+            self._catalog,
+            config.table,
+            point.snapshot_id,
+            self._replicas,
+            allow_unpublished=config.allow_unpublished,
+        )
 
     def _apply(self, plan: GraphRollback, config: RollbackConfig) -> GraphResult:
         run_id, log = self._context.run_id, self._context.log.info

@@ -248,7 +248,8 @@ def plan_release_rollback(
     table or snapshot of it is gone.
     """
     release = get_release(ledger, name)
-    return plan_versions(catalog, {one.table: one.snapshot_id for one in release.versions}, replicas)
+    released = {one.table: one.snapshot_id for one in release.versions}
+    return plan_versions(catalog, released, replicas, allow_unpublished=True)  # main has shown them
 
 
 def _chosen(tables: CatalogTables, names: Sequence[str] | None) -> Iterator[History]:

@@ -7,9 +7,10 @@ that says where replicas go, and without it there is no such warehouse.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
 
 from dwh_assets.config import duckdb_path
 from dwh_assets.warehouses.base import Mode
@@ -120,7 +121,14 @@ def _bigquery() -> Warehouse:
     )
 
 
-def bigquery_storage_clients() -> dict[str, Any]:
+class StorageClients(TypedDict, total=False):
+    """What makes the clients of BigQuery's storage interfaces."""
+
+    read_client: Callable[[], AbstractContextManager[Any]]
+    write_client: Callable[[], AbstractContextManager[Any]]
+
+
+def bigquery_storage_clients() -> StorageClients:
     """Return what a `BigQueryWarehouse` is given where `dwh_assets[bigquery]` is installed: two more clients.
 
     An emulator that BIGQUERY_EMULATOR_HOST names answers to the other interface alone.

@@ -13,7 +13,8 @@ nor bytes. So a value goes as a number only where its plain decimal digits are a
 | list | array |
 | map | array of `{"key": …, "value": …}`: keys need not be text, and their order stays |
 
-With `maps_as_objects`, maps whose keys are text become objects: handier to query, without an order.
+With `maps_as_objects`, maps whose keys are text become objects: handier to query, without an order. With
+`decimals_as_text`, decimals are text: for warehouses that take a JSON number for a double.
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ _Read = Callable[[Any], Any]
 _text = partial(json.dumps, ensure_ascii=False)
 
 
-def to_json(values: pa.Array, *, maps_as_objects: bool = False) -> pa.Array:
+def to_json(values: pa.Array, *, maps_as_objects: bool = False, decimals_as_text: bool = False) -> pa.Array:
     """Return nested values as texts of JSON; null stays null."""
-    write = _writer(values.type, maps_as_objects)
+    write = _writer(values.type, maps_as_objects, _decimal_as_text if decimals_as_text else _leaf)
     shown = values.cast(_shown(values.type)).to_pylist()
     return pa.array([None if value is None else write(value) for value in shown], pa.large_string())
 
@@ -72,9 +73,9 @@ def _shown(arrow: pa.DataType, uuid: pa.DataType | None = None) -> pa.DataType:
 # --- Writing ---
 
 
-def _writer(arrow: pa.DataType, maps_as_objects: bool) -> _Write:
+def _writer(arrow: pa.DataType, maps_as_objects: bool, leaf: _Write) -> _Write:
     def optional(inner: pa.DataType) -> _Write:
-        write = _writer(inner, maps_as_objects)
+        write = _writer(inner, maps_as_objects, leaf)
         return lambda value: "null" if value is None else write(value)
 
     if pa.types.is_struct(arrow):
@@ -88,7 +89,7 @@ def _writer(arrow: pa.DataType, maps_as_objects: bool) -> _Write:
     if hasattr(arrow, "value_field"):
         element = optional(arrow.value_type)
         return lambda value: "[" + ",".join(map(element, value)) + "]"
-    return _leaf
+    return leaf
 
 
 def _is_text(arrow: pa.DataType) -> bool:
@@ -113,6 +114,10 @@ def _leaf(value: Any) -> str:
     if isinstance(value, time):
         return _text(value.isoformat("microseconds"))
     return _text(value if isinstance(value, bool | int) else str(value))
+
+
+def _decimal_as_text(value: Any) -> str:
+    return _text(f"{value:f}") if isinstance(value, Decimal) else _leaf(value)
 
 
 # --- Reading ---

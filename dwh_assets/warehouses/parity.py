@@ -188,9 +188,10 @@ class _Parity:
 
 
 def _differing(name: str, table: ColumnFigures, replica: ColumnFigures) -> Iterator[ColumnDifference]:
+    """Yield the figures that differ, of those that both sides have."""
     for figure in fields(ColumnFigures):
         in_table, in_replica = getattr(table, figure.name), getattr(replica, figure.name)
-        if in_table != in_replica:
+        if in_table != in_replica and None not in (in_table, in_replica):
             yield ColumnDifference(name, figure.name, _shown(in_table), _shown(in_replica))
 
 

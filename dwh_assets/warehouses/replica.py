@@ -14,7 +14,13 @@ import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError, UnsupportedError
+from dwh_assets.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from dwh_assets.ledger import Ledger, Pin
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Mode, ReplicaState, SyncResult, Target
@@ -144,9 +150,10 @@ class Replica:
         """
         with self._open(read_only=True) as session:
             current_sql = self._current_sql(session.dialect)
-            held = self._held_columns(session)
-            source = open_source(catalog_or_table, self.table, self._held_snapshot(session))
-            return verify(session, self.target, list(held.values()), source, level, current_sql=current_sql)
+            held = self._held(session)
+            columns = list(self._held_columns(session, held).values())
+            source = open_source(catalog_or_table, self.table, held.snapshot_id)
+            return verify(session, self.target, columns, source, level, current_sql=current_sql)
 
     def repair(
         self,
@@ -171,7 +178,8 @@ class Replica:
             parts = ", ".join(part.name for part in report.partitions)
             how: Callable[[Sync], Brought]
             if report.groups and self.mode == "copy":
-                found = repair(report, list(self._held_columns(session).values()), source)
+                columns = self._held_columns(session, self._held(session))
+                found = repair(report, list(columns.values()), source)
                 how = methodcaller("mend", found, f"repair of {parts}")
             else:
                 how = methodcaller("reload", "repair")
@@ -190,7 +198,7 @@ class Replica:
         """
         with ExitStack() as stack:
             session = stack.enter_context(self._open(read_only=True))
-            held = self._held_columns(session)
+            held = self._held_columns(session, self._held(session))
             chosen = [_named(held, name, self.into) for name in columns] if columns else list(held.values())
             query_sql, values = self._query(session.dialect, chosen, held, where or {})
             rows = decoded(session.stream(query_sql, *values), chosen, self.into)
@@ -199,7 +207,7 @@ class Replica:
     def count(self) -> int:
         """Return how many rows the replica has, counted; `NotFoundError` when it was never loaded."""
         with self._open(read_only=True) as session:
-            self._held_columns(session)
+            self._held(session)
             rows_sql = f"{session.dialect.qualify(self.target)} WHERE {self._current_sql(session.dialect)}"
             return int(session.fetch(f"SELECT count(*) FROM {rows_sql}")[0][0])
 
@@ -272,22 +280,25 @@ class Replica:
                 session.require_files()
             yield session
 
-    def _held_columns(self, session: Session) -> dict[str, ReplicaColumn]:
-        """The columns that the replica holds, by their names in the lake."""
+    def _held(self, session: Session) -> ReplicaState:
+        """Return the record of what the replica holds."""
         held = Records(session, self.target).read()
-        found = session.describe(self.target)
-        if held is None or held.synced_at is None or held.table != self.table or found is None:
+        if held is None or held.synced_at is None or held.table != self.table:
             raise NotFoundError(f"The replica {self.into} was never loaded.", remedy="Sync it first.")
+        if held.pending:
+            since, _, doing = held.pending.partition(" ")
+            raise UnavailableError(
+                f"{self.into}: since {since} a sync is {doing}; nobody knows which version this is.",
+                remedy="Wait for it, or sync again if it has died.",
+            )
+        if session.describe(self.target) is None:
+            raise NotFoundError(f"The replica's table {self.into} was dropped.", remedy="Sync it again.")
+        return held
+
+    def _held_columns(self, session: Session, held: ReplicaState) -> dict[str, ReplicaColumn]:
+        """The columns that the replica holds, by their names in the lake."""
         columns = replica_columns(held.schema, session.dialect, held.types, self.table)
         return {column.field.name: column for column in columns}
-
-    def _held_snapshot(self, session: Session) -> int | None:
-        held = Records(session, self.target).read()
-        if held is None or held.pending:
-            raise NotFoundError(
-                f"{self.into} is in the midst of a sync that has not ended.", remedy="Sync it again."
-            )
-        return held.snapshot_id
 
     def _query(
         self,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from pyiceberg.table import DataScan
 
-from dwh_assets.iceberg.refs import create_branch, create_tag
+from dwh_assets.iceberg.refs import create_branch, create_tag, set_lifetime
 from dwh_tests.orchestration.lake import Lake, failure_text, materializations, written_by
 
 SALES, REPORT = "shop.sales", "shop.report"
@@ -246,6 +246,28 @@ def test_a_run_of_the_past_is_rebuilt_beside_main(sold: Lake) -> None:
     assert "dagster/row_count" not in made.metadata
     assert made.tags is not None
     assert made.tags["dagster/data_version"] == str(head)
+
+
+def test_what_is_no_name_for_a_branch_fails_the_run(sold: Lake) -> None:
+    tags = {"dwh/as_of": "1 version ago", "dwh/write_to": "a\nb"}
+    result = sold.run(sales(), report(), tags=tags, expect_success=False)
+    assert "dwh/write_to says 'a\\nb', which is no name for a branch" in failure_text(result)
+    assert not sold.exists(REPORT)
+
+
+def test_a_branch_that_nobody_named_is_kept_for_thirty_days(sold: Lake) -> None:
+    """However old the version is that it begins at; the next run of the past drops those that are over."""
+    sold.run(sales(), report())
+    first, second = moment(sold, 0), moment(sold, 1)
+    for tags in ({"dwh/as_of": first}, {"dwh/as_of": first, "dwh/write_to": "trial"}):
+        sold.run(sales(), report(), tags=tags)
+    kept = {name: ref.get("max-ref-age-ms") for name, ref in sold.metadata(REPORT)["refs"].items()}
+    assert kept == {"main": None, f"as-of-{first}": 30 * 86_400_000, "trial": None}
+    table = sold.iceberg.load_table(REPORT)
+    set_lifetime(sold.iceberg.catalog, table, f"as-of-{first}", timedelta(milliseconds=1))
+    time.sleep(0.01)
+    sold.run(sales(), report(), tags={"dwh/as_of": second})
+    assert set(sold.metadata(REPORT)["refs"]) == {"main", "trial", f"as-of-{second}"}
 
 
 def test_a_run_of_the_past_writes_where_it_is_told(sold: Lake) -> None:

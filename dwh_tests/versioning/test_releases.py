@@ -64,7 +64,7 @@ def test_a_stale_table_is_named_and_nothing_is_tagged(graph: GraphLake, ledger: 
     assert graph.tags(RAW) == {}
 
 
-@pytest.mark.parametrize("name", ["", " spring"])
+@pytest.mark.parametrize("name", ["", " spring", "spring\x00", "spr\ning"])
 def test_what_is_no_name_begins_no_release(graph: GraphLake, ledger: Ledger, name: str) -> None:
     generation(graph, 1)
     with pytest.raises(ConfigurationError, match="is no name"):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from datetime import date, datetime
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 # What a value in YAML, or in JSON, may stand for
-Value = bool | int | float | Decimal | datetime | date | str
+Value = bool | int | float | Decimal | datetime | date | time | UUID | str
 
 
 class _Audit(BaseModel):
@@ -172,8 +173,8 @@ class ForeignKey(_OfColumns):
 class Sql(_Audit):
     """A SELECT of DuckDB that returns no rows.
 
-    It reads `branch`, the new version; `main`, the version before; and `changed`, the rows of files that the
-    new version has and the one before has not. All are in the columns of the new version.
+    It reads `branch`, the new version; `main`, the version before; and `changed`, the rows that the new
+    version has and the one before has not. All are in the columns of the new version.
     """
 
     kind: Literal["sql"] = Field(default="sql", description="sql")

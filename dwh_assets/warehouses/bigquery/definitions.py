@@ -107,16 +107,16 @@ def _partition_sql(columns: Sequence[ReplicaColumn], layout: Layout) -> str:
     if layout.partition_by is None:
         return ""
     column = _named(columns, layout.partition_by)
-    sql_type, grain = column.holding.sql_type, layout.partition_grain or "day"
-    if grain not in _GRAINS.get(sql_type, ()):
+    type_sql, grain = column.holding.sql_type, layout.partition_grain or "day"
+    if grain not in _GRAINS.get(type_sql, ()):
         raise ConfigurationError(
-            f"BigQuery partitions no table by {grain} of {column.field.name}, which is {sql_type}.",
+            f"A {grain} of {column.field.name}, which is {type_sql}, cannot be a partition in BigQuery.",
             remedy="Partition by day, month or year of a date or timestamp, or by hour of the latter.",
         )
-    if sql_type == "DATE" and grain == "day":
+    if type_sql == "DATE" and grain == "day":
         return f"PARTITION BY {quote(column.name)}"
-    truncated_sql = f"{sql_type}_TRUNC({quote(column.name)}, {_GRAIN_SQL[grain]})"
-    return f"PARTITION BY {truncated_sql}"
+    grain_sql = _GRAIN_SQL[grain]
+    return f"PARTITION BY {type_sql}_TRUNC({quote(column.name)}, {grain_sql})"
 
 
 def _cluster_sql(columns: Sequence[ReplicaColumn], layout: Layout) -> str:

@@ -29,7 +29,7 @@ from pyiceberg.types import (
 from dwh_assets.errors import UnsupportedError
 from dwh_assets.warehouses.bigquery.native import native_holding
 from dwh_assets.warehouses.dialect import Holding, TypeOptions
-from dwh_assets.warehouses.json_text import from_json_text, to_json_text
+from dwh_assets.warehouses.nested_json import from_json, to_json
 
 # NUMERIC has 29 digits before the point and 9 behind it; BIGNUMERIC has 38 and 38, so every decimal fits.
 _NUMERIC_INTEGER_DIGITS = 29
@@ -75,8 +75,8 @@ def _json(iceberg: IcebergType) -> Holding:
     return Holding(
         "JSON",
         pa.large_string(),
-        encode=partial(to_json_text, iceberg=iceberg),
-        decode=partial(from_json_text, iceberg=iceberg),
+        encode=partial(to_json, decimals_as_text=True),
+        decode=partial(from_json, iceberg=iceberg),
         staged_sql=lambda value_sql: f"PARSE_JSON({value_sql}, wide_number_mode => 'round')",
     )
 

@@ -27,11 +27,8 @@ from pyiceberg.types import (
     UUIDType,
 )
 
-# Powers of two and of ten that a literal might turn into a fixed-point number
-_SCALE = "CAST('2.037035976334486e90' AS FLOAT)"  # 2 ** 300
-_SMALL, _LARGE = "CAST('1e-250' AS FLOAT)", "CAST('1e250' AS FLOAT)"
-_MANTISSA = "CAST('4503599627370496' AS FLOAT)"  # 2 ** 52
-_TWO, _HALF, _ONE = "CAST('2' AS FLOAT)", "CAST('0.5' AS FLOAT)", "CAST('1' AS FLOAT)"
+# From text: a literal might become a fixed-point number.
+_SMALL_SQL, _LARGE_SQL, _SCALE_SQL = "'1e-250'::FLOAT", "'1e250'::FLOAT", "POWER(2, 300)"
 _EPOCH = "CAST('1970-01-01 00:00:00' AS TIMESTAMP_NTZ)"
 
 
@@ -79,28 +76,28 @@ def _decimal_sql(iceberg: DecimalType, value_sql: str) -> str:
 
 
 def _float_sql(value_sql: str) -> str:
-    """Scale into the middle range, take the exponent, mend it where the logarithm was off by one."""
+    """Scale into the middle range, take the exponent, mend it where the logarithm was off by one.
+
+    Kept short: a statement may have a megabyte, and a table a thousand such columns.
+    """
     size_sql = f"ABS({value_sql})"
-    is_small_sql, is_large_sql = f"{size_sql} < {_SMALL}", f"{size_sql} > {_LARGE}"
+    small_sql, large_sql = f"{size_sql} < {_SMALL_SQL}", f"{size_sql} > {_LARGE_SQL}"
     scaled_sql = (
-        f"(CASE WHEN {is_small_sql} THEN {size_sql} * {_SCALE}"
-        f" WHEN {is_large_sql} THEN {size_sql} / {_SCALE} ELSE {size_sql} END)"
+        f"CASE WHEN {small_sql} THEN {size_sql} * {_SCALE_SQL}"
+        f" WHEN {large_sql} THEN {size_sql} / {_SCALE_SQL} ELSE {size_sql} END"
     )
-    shift_sql = f"(CASE WHEN {is_small_sql} THEN -300 WHEN {is_large_sql} THEN 300 ELSE 0 END)"
-    guess_sql = f"CAST(FLOOR(LOG(2, {scaled_sql})) AS NUMBER(38, 0))"
-    rest_sql = f"({scaled_sql} / POWER({_TWO}, {guess_sql}))"
-    exponent_sql = (
-        f"({guess_sql} + CASE WHEN {rest_sql} >= 2 THEN 1 WHEN {rest_sql} < 1 THEN -1 ELSE 0 END"
-        f" + {shift_sql})"
-    )
-    factor_sql = f"(CASE WHEN {rest_sql} >= 2 THEN {_HALF} WHEN {rest_sql} < 1 THEN {_TWO} ELSE {_ONE} END)"
-    mantissa_sql = f"CAST(({rest_sql} * {factor_sql} * {_MANTISSA}) AS NUMBER(38, 0))"
+    guess_sql = f"FLOOR(LOG(2, {scaled_sql}))"
+    rest_sql = f"({scaled_sql}) / POWER(2, {guess_sql})"
+    step_sql = f"CASE WHEN {rest_sql} >= 2 THEN 1 WHEN {rest_sql} < 1 THEN -1 ELSE 0 END"
+    shift_sql = f"CASE WHEN {small_sql} THEN -300 WHEN {large_sql} THEN 300 ELSE 0 END"
+    factor_sql = f"CASE WHEN {rest_sql} >= 2 THEN 0.5 WHEN {rest_sql} < 1 THEN 2 ELSE 1 END"
+    mantissa_sql = f"{rest_sql} * ({factor_sql}) * 4503599627370496"  # 2 ** 52
+    exponent_sql = f"{guess_sql} + ({step_sql}) + ({shift_sql})"
     return (
-        f"CASE WHEN {value_sql} IS NULL THEN NULL WHEN {value_sql} = CAST('NaN' AS FLOAT) THEN 'NaN'"
-        f" WHEN {value_sql} = 0 THEN '0' WHEN {value_sql} = CAST('inf' AS FLOAT) THEN 'Inf'"
-        f" WHEN {value_sql} = CAST('-inf' AS FLOAT) THEN '-Inf'"
-        f" ELSE CONCAT(CASE WHEN {value_sql} < 0 THEN '-' ELSE '' END, TO_VARCHAR({mantissa_sql}), 'p',"
-        f" TO_VARCHAR({exponent_sql})) END"
+        f"CASE WHEN {value_sql} = 'NaN'::FLOAT THEN 'NaN' WHEN {value_sql} = 0 THEN '0'"
+        f" WHEN {value_sql} = 'inf'::FLOAT THEN 'Inf' WHEN {value_sql} = '-inf'::FLOAT THEN '-Inf'"
+        f" WHEN {value_sql} IS NOT NULL THEN CONCAT(IFF({value_sql} < 0, '-', ''),"
+        f" TO_VARCHAR(({mantissa_sql})::NUMBER(38, 0)), 'p', TO_VARCHAR(({exponent_sql})::NUMBER(38, 0))) END"
     )
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -14,7 +17,7 @@ from hypothesis import strategies as st
 
 from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
 from dwh_assets.versioning.audits.candidate import SAMPLE_ROWS, AuditResult
-from dwh_assets.versioning.audits.declarations import as_declared
+from dwh_assets.versioning.audits.declarations import AUDITS, as_declared
 from dwh_assets.versioning.publishing import audit
 from dwh_tests.iceberg.conftest import Lake, Row
 
@@ -128,6 +131,58 @@ def test_a_sample_is_a_sample(lake: Lake) -> None:
     assert result.sample.column_names == SCHEMA.names
 
 
+UUIDS = [UUID(int=number << 120) for number in range(1, 5)]
+TIMES = [time(8), time(12, 30), time(23, 59, 59, 999_999), None]
+OF_TYPE: dict[str, tuple[dict[str, Any], list[int]]] = {
+    "uuids": (
+        {"kind": "accepted_values", "column": "u", "values": [str(UUIDS[0]), UUIDS[2], f"{{{UUIDS[3]}}}"]},
+        [1],
+    ),
+    "uuids up to": ({"kind": "range", "column": "u", "max": str(UUIDS[1])}, [2, 3]),
+    "uuids from": ({"kind": "range", "column": "u", "min": UUIDS[1]}, [0]),
+    "times": ({"kind": "accepted_values", "column": "t", "values": ["08:00", time(12, 30)]}, [2]),
+    "times between": ({"kind": "range", "column": "t", "min": "08:00:00.000001", "max": time(13)}, [0, 2]),
+}
+
+
+@pytest.mark.parametrize(("declared", "failing"), OF_TYPE.values(), ids=OF_TYPE)
+@pytest.mark.parametrize("through_json", [False, True])
+def test_uuids_and_times_are_compared_as_such(
+    lake: Lake, declared: dict[str, Any], failing: list[int], through_json: bool
+) -> None:
+    if through_json:
+        declared = json.loads(AUDITS.dump_json(as_declared([declared])))[0]
+    uuids = pa.array([value.bytes for value in UUIDS], pa.uuid())
+    rows = pa.table({"id": range(4), "u": uuids, "t": pa.array(TIMES, pa.time64("us"))})
+    before = lake.write(rows.slice(0, 0)).snapshot_id
+    after = lake.write(rows).snapshot_id
+    assert sorted(audited(lake, before, after, **declared).sample["id"].to_pylist()) == failing
+    again = lake.write(rows.slice(1), write_mode="overwrite").snapshot_id
+    assert audited(lake, after, again, **declared).passed, "nothing of it is new"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("t", 45_000, "in quotes"),
+        ("t", "8 o'clock", "in quotes"),
+        ("t", "08:00+01:00", "in quotes"),
+        ("u", 7, "UUIDs as text"),
+        ("u", "0011", "UUIDs as text"),
+    ],
+)
+def test_what_is_no_uuid_or_time_is_refused(lake: Lake, column: str, value: Any, said: str) -> None:
+    uuids = pa.array([UUIDS[0].bytes], pa.uuid())
+    after = lake.write(pa.table({"u": uuids, "t": pa.array([time(8)], pa.time64("us"))})).snapshot_id
+    for declared in (
+        {"kind": "accepted_values", "column": column, "values": [value]},
+        {"kind": "range", "column": column, "min": value},
+    ):
+        with pytest.raises(ConfigurationError, match=re.escape(f"with {value!r}")) as raised:
+            audited(lake, None, after, **declared)
+        assert said in raised.value.remedy
+
+
 # --- Keys ---
 
 
@@ -213,6 +268,66 @@ def test_a_table_may_refer_to_itself(lake: Lake) -> None:
     assert audited(lake, None, after, **declared).passed
     later = lake.write(pa.table({"id": [3, 4], "parent": [4, 9]})).snapshot_id
     assert audited(lake, after, later, **declared).sample.to_pylist() == [{"parent": 9, "_times": 1}]
+
+
+# --- Rows that are written again without a change ---
+
+LOST = row(1, status="lost", price=-1.0)
+REWRITES: dict[str, tuple[list[Row], dict[str, Any]]] = {
+    "copy-on-write": ([row(2, price=2.0)], {**KEYED, "row_changes": "copy-on-write"}),
+    "part of a file": ([row(2, price=2.0)], {"write_mode": "overwrite", "where": "id = 2"}),
+    "everything": ([LOST, row(2, price=2.0)], {"write_mode": "overwrite"}),
+}
+
+
+@pytest.mark.parametrize(("rows", "declared"), REWRITES.values(), ids=REWRITES)
+def test_rows_beside_the_changed_ones_are_not_audited(
+    lake: Lake, rows: list[Row], declared: dict[str, Any]
+) -> None:
+    """Row 1 fails every audit, and was there before."""
+    before = lake.write(table(LOST, row(2))).snapshot_id
+    (file,) = lake.data_files()
+    after = lake.write(table(*rows), **declared).snapshot_id
+    assert file.file_path not in {kept.file_path for kept in lake.data_files()}
+    for demanded in (
+        {"kind": "accepted_values", "column": "status", "values": ["open"]},
+        {"kind": "range", "column": "price", "min": 0},
+        {"kind": "sql", "name": "s", "query": "FROM changed WHERE id = 1"},
+    ):
+        assert audited(lake, before, after, **demanded).passed
+    found = audited(lake, before, after, kind="sql", name="s", query="SELECT id, price FROM changed")
+    assert found.sample.to_pylist() == [{"id": 2, "price": 2.0}]
+    assert audited(lake, before, after, kind="range", column="price", max=1).sample["id"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize("declared", [{"row_changes": "copy-on-write"}, {}], ids=["copied", "marked"])
+def test_keys_that_were_twice_before_fail_only_where_they_changed(
+    lake: Lake, declared: dict[str, Any]
+) -> None:
+    before = lake.write(table(row(1), row(1, price=3.0), row(2))).snapshot_id
+    after = lake.write(table(row(2, price=2.0)), **KEYED, **declared).snapshot_id
+    assert audited(lake, before, after, kind="unique", columns=["id"]).passed
+    later = lake.write(table(row(1, price=2.0)), write_mode="append").snapshot_id
+    assert audited(lake, after, later, kind="unique", columns=["id"]).rows_failing == 3
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    old=st.lists(st.sampled_from([1, 2, 3, None]), max_size=6),
+    new=st.lists(st.sampled_from([1, 2, 3, None]), max_size=6),
+)
+def test_what_changed_is_what_the_version_before_has_not(
+    tmp_path_factory: pytest.TempPathFactory, old: list[int | None], new: list[int | None]
+) -> None:
+    """Each row as often as it came: nulls, and rows that are there several times."""
+    lake = Lake(tmp_path_factory.mktemp("changed"))
+    before = lake.write(table(*(row(n) for n in old))).snapshot_id
+    after = lake.write(table(*(row(n) for n in new)), write_mode="overwrite").snapshot_id
+    came = Counter(new) - Counter(old)
+    found = audited(lake, before, after, kind="sql", name="s", query="SELECT id FROM changed")
+    assert Counter(found.sample["id"].to_pylist() if came else []) == came
+    nulls = audited(lake, before, after, kind="not_null", columns=["id"])
+    assert nulls.rows_failing == came[None]
 
 
 # --- Number of rows ---
