@@ -18,7 +18,13 @@ from dwh_assets.orchestration.repair_job import repair_job
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager, MotherDuckReplicaIOManager
 from dwh_assets.orchestration.resources import IcebergCatalogResource, LedgerResource
 from dwh_assets.orchestration.rollback_job import rollback_job
-from dwh_assets.warehouses.environment import BIGQUERY_PROJECT, MOTHERDUCK_DATABASE, SNOWFLAKE_DATABASE
+from dwh_assets.warehouses.environment import (
+    BIGQUERY_PROJECT,
+    MOTHERDUCK_DATABASE,
+    SNOWFLAKE_DATABASE,
+    SNOWFLAKE_FILES,
+    given,
+)
 
 # Dagster warns of its own use of a beta parameter whenever an asset check needs a resource.
 warnings.filterwarnings("ignore", message="Parameter `execution_type`", category=dg.BetaWarning)
@@ -79,7 +85,9 @@ def _warehouses(**lake: Any) -> dict[str, Any]:
 
         found["snowflake"] = snowflake_resource()
         found["snowflake_replica_io_manager"] = SnowflakeReplicaIOManager(
-            snowflake=found["snowflake"], **lake
+            snowflake=found["snowflake"],
+            **{name: os.environ[variable] for name, variable in given(SNOWFLAKE_FILES).items()},
+            **lake,
         )
     if os.environ.get(BIGQUERY_PROJECT):
         from dwh_assets.orchestration.bigquery_io import BigQueryReplicaIOManager, bigquery_resource

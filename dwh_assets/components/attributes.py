@@ -241,14 +241,20 @@ class Replica(ReplicaDeclaration):
         return self
 
     @model_validator(mode="after")
-    def _fits_the_mode(self) -> Self:
-        if self.at is not None and self.mode not in ("copy", "external"):
+    def _can_stay(self) -> Self:
+        if self.at is None:
+            return self
+        if self.mode not in ("copy", "external"):
             raise ValueError(f"at keeps one version; mode {self.mode} is a history of them")
+        if self.mode == "external" and self.warehouse == "bigquery":
+            raise ValueError("at needs mode copy in bigquery, whose external tables show the newest version")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_mode(self) -> Self:
         compared = sorted({"parity", "verify_schedule"} & self.model_fields_set)
         if self.mode == "append_only" and compared:
-            raise ValueError(
-                f"{compared[0]} is for rows of the table; with mode append_only they are changes"
-            )
+            raise ValueError(f"{compared[0]} is for rows of the table; mode append_only holds changes")
         stray = sorted(_OF_COPIED_ROWS & self.model_fields_set)
         if self.mode == "external" and stray:
             raise ValueError(f"{stray[0]} is for rows that are written; with mode external none are")
@@ -265,7 +271,11 @@ class Replica(ReplicaDeclaration):
         return self.resource or self.warehouse
 
 
-_ONLY_IN = {"partition_by": ("bigquery",), "indexes": ("duckdb", "motherduck")}
+_ONLY_IN = {
+    "cluster_by": ("snowflake", "bigquery"),
+    "partition_by": ("bigquery",),
+    "indexes": ("duckdb", "motherduck"),
+}
 # What is decided where rows are written; a warehouse that reads the table's files writes none.
 _OF_COPIED_ROWS = frozenset(
     {"cluster_by", "partition_by", "indexes", "nested", "wide_decimals", "nanoseconds", "dropped_columns"}

@@ -43,11 +43,10 @@ class ReplicaDeclaration(BaseModel):
     )
     cluster_by: list[str] = Field(
         default_factory=list,
-        description="Columns that rows are kept together by: clustering in Snowflake and BigQuery, the order "
-        "of rows in DuckDB. Unset: as the table is sorted.",
+        description="Columns that rows are kept together by, in Snowflake and BigQuery.",
     )
     partition_by: TimePartition | None = Field(
-        default=None, description="Partitions in BigQuery. Unset: as the table is partitioned."
+        default=None, description="Partitions in BigQuery, by a column of time."
     )
     indexes: list[list[str]] = Field(
         default_factory=list, description="Indexes in DuckDB, the columns of each: [[id], [place, at]]."

@@ -45,6 +45,12 @@ SNOWFLAKE_ENDPOINT: Mapping[str, str] = {
 }
 
 
+# Where Snowflake finds the lake's files, for replicas with mode external; all three or none.
+SNOWFLAKE_FILES: Mapping[str, str] = {
+    "external_volume": "DWH_SNOWFLAKE_EXTERNAL_VOLUME",
+    "catalog_integration": "DWH_SNOWFLAKE_CATALOG_INTEGRATION",
+    "base": "DWH_SNOWFLAKE_VOLUME_LOCATION",
+}
 # Under which names the connector itself takes them, where these differ.
 _CONNECTOR_NAMES = {"private_key_path": "private_key_file", "private_key_password": "private_key_file_pwd"}
 
@@ -92,11 +98,16 @@ def named_warehouses(wait_seconds: float) -> dict[str, Warehouse]:
 def _snowflake() -> Warehouse:
     from snowflake import connector
 
+    from dwh_assets.warehouses.snowflake.external import ExternalFiles
     from dwh_assets.warehouses.snowflake.warehouse import SnowflakeWarehouse
 
     variables = given({**SNOWFLAKE_ARGUMENTS, **SNOWFLAKE_ENDPOINT})
     arguments = {_CONNECTOR_NAMES.get(name, name): os.environ[found] for name, found in variables.items()}
-    return SnowflakeWarehouse(lambda: connector.connect(**arguments))
+    files = {name: os.environ[found] for name, found in given(SNOWFLAKE_FILES).items()}
+    return SnowflakeWarehouse(
+        lambda: connector.connect(**arguments),
+        files=ExternalFiles(**files) if len(files) == len(SNOWFLAKE_FILES) else None,
+    )
 
 
 def _bigquery() -> Warehouse:
@@ -118,7 +129,7 @@ class StorageClients(TypedDict, total=False):
 
 
 def bigquery_storage_clients() -> StorageClients:
-    """Return the clients of BigQuery's storage interfaces, where they are installed (`dwh_assets[bigquery]`).
+    """Return what a `BigQueryWarehouse` is given where `dwh_assets[bigquery]` is installed: two more clients.
 
     An emulator that BIGQUERY_EMULATOR_HOST names answers to the other interface alone.
     """

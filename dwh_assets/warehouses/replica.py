@@ -331,6 +331,12 @@ class Replica:
         return current_rows_sql(dialect) if self.mode == "merge_into" else "TRUE"
 
 
+def as_recorded(sessions: Sessions, target: Target, state: ReplicaState) -> Replica:
+    """Return a replica as its record tells of it; a column that the table loses stays, it might have to."""
+    options = ReplicaOptions(types=state.types, dropped_columns="keep")
+    return Replica(sessions, state.table, target, state.mode, options)
+
+
 def _named(held: Mapping[str, ReplicaColumn], name: str, where: str) -> ReplicaColumn:
     if name not in held:
         raise NotFoundError(f"{where} has no column {name!r}.", remedy=f"It has {', '.join(held)}.")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pytest
 
+from dwh_assets.warehouses.dialect import TypeOptions
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.replica import Replica
 from dwh_tests.cli.conftest import Told, called, environment_of
 from dwh_tests.cli.test_documentation import documented
@@ -113,6 +116,20 @@ def test_a_difference_is_told_and_is_the_exit_code(graph: GraphLake, versions: l
     assert (mended.code, mended.json["equal"], held(graph)) == (0, True, [2, 3])
     assert mended.json["repaired"]["rows_inserted"] > 0
     assert set(mended.json) == set(differs.json)
+
+
+def test_what_is_recorded_of_a_replica_is_kept(graph: GraphLake) -> None:
+    """Its types, and columns that the table has lost: nobody tells the command that they may go."""
+    struct = pa.array([{"a": 1}], pa.struct([("a", pa.int64())]))
+    graph.write(RAW, pa.table({"id": [1], "place": ["eu"], "more": struct}))
+    file = graph.folder / "replicas.duckdb"
+    options = ReplicaOptions(types=TypeOptions(nested="json"))
+    DuckDBWarehouse(file).replica(RAW, options=options).sync(graph.catalog)
+    with graph.table(RAW).update_schema(allow_incompatible_changes=True) as update:
+        update.delete_column("place")
+    told = dwh(graph, "sync", NAME, "--json").json
+    assert told["rows_inserted"] == 0
+    assert query(file, "SELECT id, place, json_extract(more, 'a') FROM shop.raw") == [(1, "eu", "1")]
 
 
 def test_a_count_says_nothing_that_could_be_repaired(graph: GraphLake, versions: list[int]) -> None:

@@ -157,6 +157,10 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         "  replicas:\n>   - {warehouse: snowflake, indexes: [[id]]}",
         ("replicas.0", "indexes is for duckdb and motherduck; snowflake has no such thing"),
     ),
+    "clusters where there are none": (
+        "  replicas:\n>   - {warehouse: duckdb, cluster_by: [id]}",
+        ("replicas.0", "cluster_by is for snowflake and bigquery; duckdb has no such thing"),
+    ),
     "an index that is no list of columns": (
         "  replicas:\n    - warehouse: duckdb\n      indexes:\n>       - id",
         ("replicas.0.indexes.0 is 'id'", "list"),
@@ -173,9 +177,13 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         "  replicas:\n>   - {warehouse: duckdb, mode: merge_into, at: q3}",
         ("replicas.0", "at keeps one version; mode merge_into is a history"),
     ),
+    "files of another version": (
+        "  replicas:\n>   - {warehouse: bigquery, mode: external, at: q3}",
+        ("replicas.0", "at needs mode copy in bigquery"),
+    ),
     "changes that are compared with rows": (
         "  replicas:\n>   - {warehouse: duckdb, mode: append_only, parity: count}",
-        ("replicas.0", "parity is for rows of the table; with mode append_only they are changes"),
+        ("replicas.0", "parity is for rows of the table; mode append_only holds changes"),
     ),
     "how to write what is not written": (
         "  replicas:\n>   - {warehouse: snowflake, mode: external, nested: json}",

@@ -13,7 +13,7 @@ from dwh_assets.warehouses.bigquery.dialect import BigQueryDialect
 from dwh_assets.warehouses.bigquery.faults import explained
 from dwh_assets.warehouses.bigquery.session import BigQuerySession
 from dwh_assets.warehouses.options import ReplicaOptions
-from dwh_assets.warehouses.replica import Replica
+from dwh_assets.warehouses.replica import Replica, as_recorded
 from dwh_assets.warehouses.session import Purpose
 from dwh_assets.warehouses.state import Records
 
@@ -75,6 +75,4 @@ class BigQueryWarehouse:
         """Return every replica that was loaded into a dataset of the client's project."""
         with self.open(Purpose("", None), read_only=True) as session:
             found = [each for table in session.state_tables() for each in Records(session, table).all()]
-            return [
-                Replica(self, state.table, target, state.mode) for target, state in found if state.synced_at
-            ]
+            return [as_recorded(self, target, state) for target, state in found if state.synced_at]

@@ -17,7 +17,7 @@ from dwh_assets.warehouses.duckdb.connection import ConnectionFactory, DuckDBCon
 from dwh_assets.warehouses.duckdb.dialect import DuckDBDialect
 from dwh_assets.warehouses.duckdb.session import DuckDBSession
 from dwh_assets.warehouses.options import ReplicaOptions
-from dwh_assets.warehouses.replica import Replica
+from dwh_assets.warehouses.replica import Replica, as_recorded
 from dwh_assets.warehouses.session import Purpose
 from dwh_assets.warehouses.state import Records
 
@@ -76,9 +76,7 @@ class DuckDBWarehouse:
         """Return every replica that was loaded into the database; raises what `connect` raises."""
         with self.open(Purpose("", None), read_only=True) as session:
             found = Records(session, Target("", "main", "")).all()
-            return [
-                Replica(self, state.table, target, state.mode) for target, state in found if state.synced_at
-            ]
+            return [as_recorded(self, target, state) for target, state in found if state.synced_at]
 
 
 def _file(database: str | PathLike[str]) -> Path:

@@ -10,7 +10,7 @@ from snowflake.connector import SnowflakeConnection
 from dwh_assets.warehouses.base import Mode
 from dwh_assets.warehouses.dialect import in_lake
 from dwh_assets.warehouses.options import ReplicaOptions
-from dwh_assets.warehouses.replica import Replica
+from dwh_assets.warehouses.replica import Replica, as_recorded
 from dwh_assets.warehouses.session import Purpose
 from dwh_assets.warehouses.snowflake.dialect import SnowflakeDialect
 from dwh_assets.warehouses.snowflake.external import ExternalFiles
@@ -85,6 +85,4 @@ class SnowflakeWarehouse:
         """Return every replica that was loaded into the connection's database."""
         with self.open(Purpose("", None), read_only=True) as session:
             found = [held for place in session.state_tables() for held in Records(session, place).all()]
-            return [
-                Replica(self, state.table, target, state.mode) for target, state in found if state.synced_at
-            ]
+            return [as_recorded(self, target, state) for target, state in found if state.synced_at]
