@@ -18,18 +18,21 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo dev run test doctor lint format validate bench setup setup-dev constraints clean reset
+.PHONY: help demo demo-warehouses dev run test doctor lint format validate bench setup setup-dev constraints clean reset
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- Using it -------------------------------------------------------------------------------------------------
 
 # Dagster wants an absolute path. Tests and linters do without it: they must never touch the user's instance.
-demo dev run doctor validate: export DAGSTER_HOME := $(CURDIR)/dagster_home
+demo demo-warehouses dev run doctor validate: export DAGSTER_HOME := $(CURDIR)/dagster_home
 
 demo: $(RUN) ## Materialize the whole shipped lakehouse and show what was written
 	$(PY) -m dwh_assets.orchestration.demo
+
+demo-warehouses: $(DEV) ## The same, with replicas in emulators of Snowflake and BigQuery too
+	$(PY) -m dwh_tests.servers.demo_warehouses
 
 dev: $(RUN) ## Serve the Dagster UI and its daemon on http://127.0.0.1:3000
 	@$(PY) -m dwh_assets.orchestration.runs

@@ -14,14 +14,22 @@ if TYPE_CHECKING:
     from dwh_assets.iceberg.write import IcebergWriter
     from dwh_assets.versioning.store import VersionedDataStore
     from dwh_assets.warehouses.base import SyncResult
+    from dwh_assets.warehouses.bigquery.warehouse import BigQueryWarehouse
     from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+    from dwh_assets.warehouses.motherduck import MotherDuckWarehouse
+    from dwh_assets.warehouses.options import ReplicaOptions
+    from dwh_assets.warehouses.parity_report import ParityReport
     from dwh_assets.warehouses.snowflake.warehouse import SnowflakeWarehouse
 
 __all__ = [
+    "BigQueryWarehouse",
     "CatalogConfig",
     "DuckDBWarehouse",
     "IcebergWriter",
     "IcebergWriterConfig",
+    "MotherDuckWarehouse",
+    "ParityReport",
+    "ReplicaOptions",
     "SnowflakeWarehouse",
     "SyncResult",
     "VersionDiff",
@@ -31,10 +39,14 @@ __all__ = [
 ]
 
 _MODULES = {
+    "BigQueryWarehouse": "warehouses.bigquery.warehouse",
     "CatalogConfig": "config",
     "DuckDBWarehouse": "warehouses.duckdb.warehouse",
     "IcebergWriter": "iceberg.write",
     "IcebergWriterConfig": "config",
+    "MotherDuckWarehouse": "warehouses.motherduck",
+    "ParityReport": "warehouses.parity_report",
+    "ReplicaOptions": "warehouses.options",
     "SnowflakeWarehouse": "warehouses.snowflake.warehouse",
     "SyncResult": "warehouses.base",
     "VersionDiff": "iceberg.diff.version_diff",

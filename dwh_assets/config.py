@@ -24,6 +24,16 @@ _TRANSFORM = re.compile(r"identity|year|month|day|hour|void|bucket\[[1-9]\d*\]|t
 _ENVIRONMENT_REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
+def ref_name_fault(name: str) -> str | None:
+    """Say why this is no name for a tag or a branch; None for one that every store and terminal takes."""
+    if not name.strip():
+        return "a name holds more than blanks"
+    if name != name.strip():
+        return "it begins or ends with a blank"
+    odd = next((character for character in name if not character.isprintable()), None)
+    return None if odd is None else f"it holds {odd!r}, which cannot be printed"
+
+
 class _Declared(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -352,6 +362,13 @@ class TableLayout(_Declared):
     idempotency_key: str | None = Field(
         default=None, description="A repeat with the same key writes nothing and returns the first result."
     )
+
+    @field_validator("branch")
+    @classmethod
+    def _named(cls, value: str) -> str:
+        if fault := ref_name_fault(value):
+            raise ValueError(f"{value!r} is no name for a branch: {fault}")
+        return value
 
 
 class IcebergWriterConfig(TableLayout):

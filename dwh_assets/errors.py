@@ -67,7 +67,8 @@ class DivergedError(TerminalError):
 class AuditFailedError(TerminalError):
     """Audits found rows that must not be published: main is as it was, the write waits on a branch.
 
-    `branch` is that branch; `results` are those of all audits, each with a sample of the rows that failed.
+    `branch` is that branch, "" where it went with a table that was only made for the write; `results` are
+    those of all audits, each with a sample of the rows that failed.
     """
 
     def __init__(self, message: str, *, remedy: str, branch: str, results: Sequence[Any]) -> None:

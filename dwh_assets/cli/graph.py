@@ -30,6 +30,7 @@ _REPLICA = {
     "ahead": "is ahead, at {held}, and is loaded again",
     "behind": "is behind, at {held}, and is loaded again",
     "aside": "holds {held}, and is loaded again",
+    "unfinished": "was left in the midst of a sync, and is loaded again",
     "empty": "holds nothing, and is left so",
     "unknown": "does not answer ({problem}), and is tried again",
 }

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from dwh_assets.cli import diff, doctor, history, lineage, publish, refs, release, rollback, show
+from dwh_assets.cli import diff, doctor, history, lineage, publish, refs, release, replica, rollback, show
 from dwh_assets.cli.failures import WRONG_USAGE, UsageError, tell
 from dwh_assets.cli.session import command
 
@@ -60,6 +60,7 @@ command(app)(refs.branch)
 command(app)(publish.publish)
 command(app)(rollback.rollback)
 app.add_typer(release.app, name="release")
+app.add_typer(replica.app, name="replica")
 command(app)(lineage.lineage)
 command(app)(doctor.doctor)
 

@@ -54,6 +54,13 @@ LifetimeOption = Annotated[
     ),
 ]
 YesOption = Annotated[bool, typer.Option("--yes/--dry-run", help="Do it, or only show what it would do.")]
+AllowUnpublishedOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unpublished",
+        help="Even if main is not known to have shown it: its rows may have failed an audit.",
+    ),
+]
 AllowLostOption = Annotated[
     bool,
     typer.Option("--allow-lost", help="Even if main has gone another way since; a tag keeps its commits."),

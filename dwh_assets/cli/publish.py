@@ -26,20 +26,32 @@ def publish(
             "--cherry-pick", help="Where main has gone another way: commit anew what the branch appends."
         ),
     ] = False,
+    allow_rolled_back: Annotated[
+        bool,
+        typer.Option(
+            "--allow-rolled-back", help="Even if that brings back commits that main has rolled back."
+        ),
+    ] = False,
 ) -> None:
     """Let main take over a branch, audits or not.
 
     In one commit, with the columns and properties that the branch wants. A branch that does not go on from
-    where main is is refused, with what main has and the branch lacks. Look at it first: dwh diff TABLE main
-    BRANCH.
+    where main is is refused, with what main has and the branch lacks; so is one that was begun on commits
+    which main has rolled back since. Look at it first: dwh diff TABLE main BRANCH.
     """
     from dwh_assets.versioning import cherry_pick as picking
     from dwh_assets.versioning.branches import fast_forward
 
     if drop and cherry_pick:
         raise typer.BadParameter("--drop goes without --cherry-pick: dwh branch drops it afterwards.")
+    if allow_rolled_back and cherry_pick:
+        raise typer.BadParameter("--allow-rolled-back goes without --cherry-pick, which leaves these out.")
     loaded = session.store.load_table(table)
-    done = picking.cherry_pick(loaded, branch) if cherry_pick else fast_forward(loaded, branch, drop=drop)
+    done = (
+        picking.cherry_pick(loaded, branch)
+        if cherry_pick
+        else fast_forward(loaded, branch, drop=drop, allow_rolled_back=allow_rolled_back)
+    )
     told = {
         "table": table,
         "branch": branch,

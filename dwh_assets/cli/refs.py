@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,8 +50,16 @@ def branch(
     at: AtOption = None,
     lifetime: LifetimeOption = None,
     drop: Annotated[bool, typer.Option("--drop", help="Forget the branch and what only it has.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Forget every branch of the table whose time is over.")
+    ] = False,
 ) -> None:
-    """List a table's branches, begin or drop one."""
+    """List a table's branches, begin or drop one, or drop those whose time is over."""
+    if prune:
+        if name is not None or at is not None or lifetime is not None or drop:
+            raise typer.BadParameter("--prune goes alone.")
+        _prune(session, table)
+        return
     _list_or_change(session, "branch", table, name, at, lifetime, drop)
 
 
@@ -78,10 +87,7 @@ def _list_or_change(
 
 def _list(session: Session, kind: RefKind, table: str) -> None:
     refs = [ref for ref in session.store.list_versions(table) if ref.kind == kind]
-    rows = [
-        (ref.name, str(ref.snapshot_id), moment(ref.committed_at), moment(ref.expires_at)) for ref in refs
-    ]
-    listed = Table(_COLUMNS, rows) if refs else Line(f"{table} has no {kind}.")
+    listed = _table(refs) if refs else Line(f"{table} has no {kind}.")
     session.output.show({"table": table, "refs": [_told(ref) for ref in refs]}, listed)
 
 
@@ -107,6 +113,23 @@ def _drop(session: Session, kind: RefKind, table: str, name: str) -> None:
     said = f"{kind} {name} of {table} is dropped; it was at snapshot {at}."
     told = {"table": table, "name": name, "kind": kind, "snapshot_id": str(at), "dropped": True}
     session.output.show(told, Line(said))
+
+
+def _prune(session: Session, table: str) -> None:
+    gone = session.store.prune_branches(table)
+    told = {"table": table, "pruned": [_told(ref) for ref in gone]}
+    if gone:
+        said = Line(f"{len(gone)} branches are dropped; their snapshots stay until expiry.")
+        session.output.show(told, _table(gone), said)
+    else:
+        session.output.show(told, Line(f"{table} has no branch whose time is over."))
+
+
+def _table(refs: Sequence[Ref]) -> Table:
+    rows = [
+        (ref.name, str(ref.snapshot_id), moment(ref.committed_at), moment(ref.expires_at)) for ref in refs
+    ]
+    return Table(_COLUMNS, rows)
 
 
 def _told(ref: Ref) -> dict[str, Any]:

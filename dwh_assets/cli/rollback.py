@@ -9,7 +9,13 @@ import typer
 
 from dwh_assets.cli.graph import DRY_RUN, NOT_TOLD, parts_of, show_or_apply, show_result
 from dwh_assets.cli.output import Line, Part
-from dwh_assets.cli.parameters import AllowLostOption, PointArgument, TableArgument, YesOption
+from dwh_assets.cli.parameters import (
+    AllowLostOption,
+    AllowUnpublishedOption,
+    PointArgument,
+    TableArgument,
+    YesOption,
+)
 from dwh_assets.cli.session import Session
 
 if TYPE_CHECKING:
@@ -25,6 +31,7 @@ def rollback(
         bool, typer.Option("--graph", help="Also every table computed from it, and the replicas of them all.")
     ] = False,
     allow_lost: AllowLostOption = False,
+    allow_unpublished: AllowUnpublishedOption = False,
     resume: Annotated[
         str | None, typer.Option(metavar="ID", help="Go on with a rollback of a graph that was interrupted.")
     ] = None,
@@ -39,13 +46,17 @@ def rollback(
         raise typer.BadParameter("Give one of these: the POINT to go to, --resume, --undo.")
     if resume:
         _resume(session, table, resume)
-    elif graph or undo:
-        _graph(session, table, point, undo, yes, allow_lost)
+    elif undo:
+        _undo(session, table, undo, yes, allow_lost)
+    elif graph:
+        _graph(session, table, point, yes, allow_lost, allow_unpublished)
     else:
-        _table(session, table, point, yes, allow_lost)
+        _table(session, table, point, yes, allow_lost, allow_unpublished)
 
 
-def _table(session: Session, table: str, point: str | None, yes: bool, allow_lost: bool) -> None:
+def _table(
+    session: Session, table: str, point: str | None, yes: bool, allow_lost: bool, allow_unpublished: bool
+) -> None:
     from dwh_assets.versioning import rollback as back
     from dwh_assets.versioning.points import resolve
 
@@ -57,6 +68,7 @@ def _table(session: Session, table: str, point: str | None, yes: bool, allow_los
         found.snapshot_id,
         expected_head=loaded.metadata.current_snapshot_id,
         allow_lost=allow_lost,
+        allow_unpublished=allow_unpublished,
         dry_run=not yes,
     )
     told = {**plan.to_dict(), "resolved": found.described, "applied": yes}
@@ -64,19 +76,22 @@ def _table(session: Session, table: str, point: str | None, yes: bool, allow_los
 
 
 def _graph(
-    session: Session, table: str, point: str | None, undo: str | None, yes: bool, allow_lost: bool
+    session: Session, table: str, point: str | None, yes: bool, allow_lost: bool, allow_unpublished: bool
 ) -> None:
-    from dwh_assets.versioning.graph import plan_rollback, plan_undo
+    from dwh_assets.versioning.graph import plan_rollback
 
-    if undo:
-        described, plan = f"before {undo}", plan_undo(session.catalog, session.ledger, undo, session.replicas)
-    else:
-        found = session.store.resolve(table, point)
-        described, plan = (
-            found.described,
-            plan_rollback(session.catalog, table, found.snapshot_id, session.replicas),
-        )
-    show_or_apply(session, table, plan, described, yes=yes, allow_lost=allow_lost)
+    found = session.store.resolve(table, point)
+    plan = plan_rollback(
+        session.catalog, table, found.snapshot_id, session.replicas, allow_unpublished=allow_unpublished
+    )
+    show_or_apply(session, table, plan, found.described, yes=yes, allow_lost=allow_lost)
+
+
+def _undo(session: Session, table: str, undo: str, yes: bool, allow_lost: bool) -> None:
+    from dwh_assets.versioning.graph import plan_undo
+
+    plan = plan_undo(session.catalog, session.ledger, undo, session.replicas)
+    show_or_apply(session, table, plan, f"before {undo}", yes=yes, allow_lost=allow_lost)
 
 
 def _resume(session: Session, table: str, operation: str) -> None:

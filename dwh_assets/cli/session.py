@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dwh_assets.ledger import Ledger
     from dwh_assets.versioning.replicas import Replica
     from dwh_assets.versioning.store import VersionedDataStore
+    from dwh_assets.warehouses.replica import Replica as WarehouseReplica
 
 
 _WAIT_SECONDS = 5.0  # for a DuckDB file that somebody else holds: a person is waiting
@@ -100,25 +101,39 @@ class Session:
             return None
         return self.ledger if _is_there(url) else None
 
-    @cached_property
+    @property
     def replicas(self) -> dict[str, Replica]:
-        """The copies of this catalog's tables in the DuckDB file of the replicas, by name.
+        """The copies of this catalog's tables, by name.
 
-        Raises `UnavailableError` when somebody else holds the file.
+        Raises what a warehouse says that cannot be asked: `UnavailableError` for a DuckDB file that somebody
+        else holds.
         """
-        from dwh_assets.config import duckdb_path
-        from dwh_assets.iceberg.declaration import find_table
-        from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+        found, problems = self.look_for_replicas()
+        for problem in problems.values():
+            raise problem
+        return dict(found)
 
-        if not Path(duckdb_path()).exists():
-            return {}
-        found: dict[str, Replica] = {}
-        for replica in DuckDBWarehouse(duckdb_path(), wait_seconds=_WAIT_SECONDS).replicas():
-            table, state = find_table(self.catalog, replica.table), replica.state()
-            if table and state and str(table.metadata.table_uuid) == state.table_uuid:
-                name = f"duckdb/{replica.table.replace('.', '/')}"  # the asset's, where Dagster made it
-                found[name if name not in found else f"duckdb/{replica.into}"] = replica
-        return found
+    def look_for_replicas(self) -> tuple[dict[str, WarehouseReplica], dict[str, DwhError]]:
+        """Return the copies, and the warehouses of those that the environment names that do not answer."""
+        from dwh_assets.warehouses.environment import named_warehouses
+
+        found: dict[str, WarehouseReplica] = {}
+        problems: dict[str, DwhError] = {}
+        _ = self.catalog  # what is wrong with it is no warehouse's fault
+        for kind, warehouse in named_warehouses(_WAIT_SECONDS).items():
+            try:
+                for replica in filter(self._is_of_catalog, warehouse.replicas()):
+                    name = f"{kind}/{replica.table.replace('.', '/')}"  # the asset's, where Dagster made it
+                    found[name if name not in found else f"{kind}/{replica.into}"] = replica
+            except DwhError as problem:
+                problems[kind] = problem
+        return found, problems
+
+    def _is_of_catalog(self, replica: WarehouseReplica) -> bool:
+        from dwh_assets.iceberg.declaration import find_table
+
+        table, state = find_table(self.catalog, replica.table), replica.state()
+        return bool(table and state and str(table.metadata.table_uuid) == state.table_uuid)
 
     @cached_property
     def store(self) -> VersionedDataStore:
@@ -128,8 +143,10 @@ class Session:
         return VersionedDataStore(self.catalog, self.kept_ledger())
 
     def secrets(self) -> Mapping[str, Any]:
-        """Return the catalog's properties, as far as they are known by now; what they hold is not shown."""
-        known: dict[str, Any] = {}
+        """Return what is not shown: the catalog's properties as far as they are known, and passwords."""
+        from dwh_assets.warehouses.environment import secrets
+
+        known: dict[str, Any] = secrets()
         with suppress(DwhError):
             known.update({} if isinstance(self.config, str) else self.config.resolved_properties())
         if "catalog" in self.__dict__:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import date, datetime, timedelta
 from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
@@ -11,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from pyiceberg.types import NestedField
 
 from dwh_assets.config import ColumnDeclaration
+from dwh_assets.orchestration.replica_declarations import ReplicaDeclaration
 
 _CRON = {"hour": "0 * * * *", "day": "0 0 * * *", "week": "0 0 * * 0", "month": "0 0 1 * *"}
 _FORMAT = {"hour": "%Y-%m-%d-%H:%M", "day": "%Y-%m-%d", "week": "%Y-%m-%d", "month": "%Y-%m-%d"}
@@ -189,14 +191,85 @@ class Input(_Attribute):
         return self
 
 
-class Replica(_Attribute):
+class Replica(ReplicaDeclaration):
     """A copy of the table in a warehouse."""
 
-    warehouse: Literal["duckdb"] = Field(description="Which warehouse: duckdb.")
+    warehouse: Literal["duckdb", "motherduck", "snowflake", "bigquery"] = Field(
+        description="Which warehouse: duckdb, motherduck, snowflake or bigquery."
+    )
     into: str | None = Field(
         default=None, description="schema.table in the warehouse; unset: as in the lake."
     )
-    resource: str = Field(default="duckdb", description="Key of the Dagster resource that connects to it.")
+    name: str | None = Field(
+        default=None,
+        description="Last part of the asset's key, where a table has several replicas in one warehouse; "
+        "unset: the table's name.",
+    )
+    resource: str | None = Field(
+        default=None,
+        description="Key of the Dagster resource that connects to it; unset: the warehouse's name.",
+    )
+    when_env: str | None = Field(
+        default=None,
+        description="Name of an environment variable: where it is not set, the replica is not there.",
+    )
+    verify_schedule: str | None = Field(
+        default=None, description="When the replica is compared with its table anyway: a cron expression."
+    )
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, value: str | None) -> str | None:
+        if value is not None and not value.isidentifier():
+            raise ValueError("expected a plain name: letters, digits and _")
+        return value
+
+    @field_validator("verify_schedule")
+    @classmethod
+    def _is_cron(cls, value: str | None) -> str | None:
+        try:
+            _ = value is not None and dg.ScheduleDefinition(cron_schedule=value, job_name="verify")
+        except dg.DagsterError:
+            raise ValueError("expected a cron expression, such as 0 3 * * *") from None
+        return value
+
+    @model_validator(mode="after")
+    def _fits_the_warehouse(self) -> Self:
+        for name, where in _ONLY_IN.items():
+            if getattr(self, name) and self.warehouse not in where:
+                raise ValueError(f"{name} is for {' and '.join(where)}; {self.warehouse} has no such thing")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_mode(self) -> Self:
+        if self.at is not None and self.mode not in ("copy", "external"):
+            raise ValueError(f"at keeps one version; mode {self.mode} is a history of them")
+        compared = sorted({"parity", "verify_schedule"} & self.model_fields_set)
+        if self.mode == "append_only" and compared:
+            raise ValueError(
+                f"{compared[0]} is for rows of the table; with mode append_only they are changes"
+            )
+        stray = sorted(_OF_COPIED_ROWS & self.model_fields_set)
+        if self.mode == "external" and stray:
+            raise ValueError(f"{stray[0]} is for rows that are written; with mode external none are")
+        return self
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the environment is one in which the replica is to be."""
+        return self.when_env is None or bool(os.environ.get(self.when_env))
+
+    @property
+    def connection(self) -> str:
+        """The key of the Dagster resource that connects to the warehouse."""
+        return self.resource or self.warehouse
+
+
+_ONLY_IN = {"partition_by": ("bigquery",), "indexes": ("duckdb", "motherduck")}
+# What is decided where rows are written; a warehouse that reads the table's files writes none.
+_OF_COPIED_ROWS = frozenset(
+    {"cluster_by", "partition_by", "indexes", "nested", "wide_decimals", "nanoseconds", "dropped_columns"}
+)
 
 
 class Freshness(_Attribute):

@@ -87,26 +87,30 @@ def _mistake(
 ) -> str:
     """Say where one mistake is, what was found and what is expected."""
     expected = found["msg"].removeprefix("Value error, ").replace("Input should be", "expected", 1)
-    path: AttributePath = found["loc"] if found["type"] == "missing" else _present(found["loc"], given)
+    path = _written(found["loc"], given)
+    if found["type"] == "missing":
+        missing = ".".join(map(str, [*path, found["loc"][-1]]))
+        return f"{_place(context, path)}: {missing} is missing"
     if not path:  # a rule about several attributes; it stands at the first one that it names
         named = [name for name in found["input"] if re.search(rf"\b{name}\b", expected)]
         return f"{_place(context, named[:1])}: {expected}"
     attribute = ".".join(map(str, path))
-    if found["type"] == "missing":
-        return f"{_place(context, path)}: {attribute} is missing"
     if found["type"] == "extra_forbidden":
-        return f"{_place(context, path)}: {attribute} is not an attribute{_similar(component, path)}"
+        similar = _similar(component, found["loc"])
+        return f"{_place(context, path)}: {attribute} is not an attribute{similar}"
     return f"{_place(context, path)}: {attribute} is {_shortened(found['input'])}: {expected}"
 
 
-def _present(path: AttributePath, given: Any) -> AttributePath:
-    """Leave out what pydantic adds to a path: which of an attribute's types it has tried."""
-    for length, part in enumerate(path):
+def _written(path: AttributePath, given: Any) -> AttributePath:
+    """Leave out what pydantic adds to a path: which of an attribute's types it tried, or took."""
+    written = []
+    for part in path:
         try:
             given = given[part]
         except (KeyError, IndexError, TypeError):
-            return path[:length]
-    return path
+            continue
+        written.append(part)
+    return written
 
 
 def _shortened(value: Any) -> str:
@@ -127,7 +131,9 @@ def _names(schema: Mapping[str, Any], path: AttributePath) -> list[str]:
     place: Mapping[str, Any] = schema
     for part in path:
         place = _attributes_of(schema, place)
-        if isinstance(part, int):
+        if "discriminator" in place:
+            place = {"$ref": place["discriminator"]["mapping"][part]}
+        elif isinstance(part, int):
             place = place.get("items", {})
         else:
             place = place.get("properties", {}).get(part, place.get("additionalProperties") or {})

@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 import dagster as dg
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
-from pyiceberg.table import DataScan
 
 from dwh_assets.components.attributes import (
     Column,
@@ -20,13 +19,21 @@ from dwh_assets.components.attributes import (
 )
 from dwh_assets.components.compute import OFFSET, PARTITION, PREVIOUS, Computation, load_computation
 from dwh_assets.components.declared import DeclaredComponent, declared_at
+from dwh_assets.components.replicas import CopiedTable, replica_definitions, require_apart
 from dwh_assets.config import Stream, TableLayout
 from dwh_assets.errors import ConfigurationError
 from dwh_assets.iceberg.stream import rows_after
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration.auditing import audit_specs
-from dwh_assets.orchestration.checks import doctor_check, key_check, replica_check
-from dwh_assets.orchestration.declarations import AUDITS, PUBLISH, STREAM, publish_mistake, writer_config
+from dwh_assets.orchestration.checks import doctor_check, key_check
+from dwh_assets.orchestration.declarations import (
+    AUDITS,
+    PUBLISH,
+    STREAM,
+    publish_mistake,
+    table_key,
+    writer_config,
+)
 from dwh_assets.orchestration.iceberg_io import failures
 from dwh_assets.orchestration.partitions import PartitionSlice, partition_slice
 from dwh_assets.orchestration.step import check_outputs
@@ -110,13 +117,8 @@ class IcebergTable(DeclaredComponent, TableLayout):
 
     @field_validator("replicas")
     @classmethod
-    def _one_replica_a_warehouse(cls, value: list[Replica]) -> list[Replica]:
-        kinds = [replica.warehouse for replica in value]
-        if len(set(kinds)) < len(kinds):
-            raise ValueError(
-                f"a table has one replica in each warehouse, whose key is [{kinds[0]}, namespace, table]"
-            )
-        return value
+    def _replicas_are_apart(cls, value: list[Replica]) -> list[Replica]:
+        return require_apart(value)
 
     @field_validator("owners")
     @classmethod
@@ -210,15 +212,19 @@ class IcebergTable(DeclaredComponent, TableLayout):
 
     def _definitions(self, computation: Computation) -> dg.Definitions:
         table = self._table_asset(computation)
-        replicas = [self._replica_asset(replica) for replica in self.replicas]
         doctor = doctor_check(self.key, self.table, self._metadata())
+        checks = [doctor]
+        if self.key_columns:
+            checks.append(key_check(self.key, self.table, self.key_columns, self.branch))
+        copied = CopiedTable(self.table, self.branch, _group(self.namespace), self.owners, self.tags)
+        replicas = replica_definitions(copied, self.replicas)
         job = dg.define_asset_job(
             self.table.replace(".", "_"),
             # Each check is a process of its own, and a run that writes the table proves most of this one.
-            selection=dg.AssetSelection.assets(table, *replicas) - dg.AssetSelection.checks(doctor),
+            selection=dg.AssetSelection.assets(table, *_assets(replicas)) - dg.AssetSelection.checks(doctor),
             description=f"Materialize {self.table} and its replicas.",
         )
-        return dg.Definitions(assets=[table, *replicas], asset_checks=[doctor, *self._checks()], jobs=[job])
+        return dg.Definitions.merge(dg.Definitions(assets=[table], asset_checks=checks, jobs=[job]), replicas)
 
     def _table_asset(self, computation: Computation) -> dg.AssetsDefinition:
         @dg.asset(
@@ -296,55 +302,17 @@ class IcebergTable(DeclaredComponent, TableLayout):
             name: getattr(self, name) for name in TableLayout.model_fields if name in self.model_fields_set
         }
 
-    def _replica_asset(self, replica: Replica) -> dg.AssetsDefinition:
-        @dg.asset(
-            key=replica_key(replica, self.table),
-            ins={"table": dg.AssetIn(key=self.key, dagster_type=DataScan)},
-            description=f"Copy of {self.table} in {replica.warehouse}, always at a known snapshot.",
-            metadata={"table": self.table, "into": replica.into or self.table},
-            kinds={replica.warehouse},
-            group_name=_group(self.namespace),
-            owners=self.owners,
-            tags=self.tags,
-            io_manager_key=f"{replica.resource}_replica_io_manager",
-            pool=f"{replica.warehouse}/{replica.resource}",
-            automation_condition=dg.AutomationCondition.eager()
-            & dg.AutomationCondition.all_deps_blocking_checks_passed(),
-        )
-        def sync_replica(table: DataScan) -> DataScan:
-            return table
-
-        return sync_replica
-
-    def _checks(self) -> Iterator[dg.AssetChecksDefinition]:
-        if self.key_columns:
-            yield key_check(self.key, self.table, self.key_columns, self.branch)
-        for replica in self.replicas:
-            yield replica_check(
-                replica_key(replica, self.table),
-                self.key,
-                self.table,
-                replica.into or self.table,
-                replica.resource,
-            )
-
 
 # `dg` documents a component with its docstring and its schema; the writer itself is the source of both.
 IcebergTable.__doc__ = f"{IcebergTable.__doc__}\n\nThe writer: {IcebergWriter.capabilities}"
 
 
-def table_key(table: str) -> dg.AssetKey:
-    """Return the asset key of an Iceberg table."""
-    return dg.AssetKey(["iceberg", *table.split(".")])
-
-
-def replica_key(replica: Replica, table: str) -> dg.AssetKey:
-    """Return the asset key of a table's replica."""
-    return dg.AssetKey([replica.warehouse, *table.split(".")])
-
-
 def _group(namespace: str) -> str:
     return namespace.replace(".", "_")
+
+
+def _assets(definitions: dg.Definitions) -> list[dg.AssetsDefinition]:
+    return [one for one in definitions.assets or [] if isinstance(one, dg.AssetsDefinition)]
 
 
 def _slice(context: dg.AssetExecutionContext, table: str) -> PartitionSlice:

@@ -38,7 +38,7 @@ from pyiceberg.manifest import (
 )
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import StagedTable, Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRefType
 from pyiceberg.table.snapshots import Operation, Snapshot
@@ -50,13 +50,16 @@ from sqlalchemy.exc import OperationalError
 from dwh_assets.errors import CommitUnknownError, ConfigurationError, ConflictError
 from dwh_assets.iceberg.faults import is_denied, is_full, lost_connection
 from dwh_assets.iceberg.files.avro_blocks import ManifestBlocks
+from dwh_assets.iceberg.metadata_files import metadata_location
 from dwh_assets.iceberg.snapshot import Change, MetadataFiles, SnapshotBuilder
 
 RETRY_SECONDS = 300.0
 # What catalogs say of a snapshot whose number another branch's has taken: requirements name branches, numbers
 # are the table's.
 _MISFITS = (ValueError, BadRequestError)
-_NO_ROWS = {"dwh.total-rows": "0"}
+# Says of a snapshot without rows that it was made for a branch to begin at.
+_BEGINNING = "dwh.beginning"
+_NO_ROWS = {"dwh.total-rows": "0", _BEGINNING: "true"}
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 3.0
 # After these nobody knows yet. A busy SQLite file belongs here: at COMMIT it may or may not have landed.
@@ -155,6 +158,11 @@ def with_first_snapshot(catalog: Catalog, table: Table) -> Table:
         lambda found: None if found.metadata.snapshots else Change(Operation.APPEND, summary=_NO_ROWS),
     )
     return made.table if made else table
+
+
+def is_beginning(snapshot: Snapshot) -> bool:
+    """Tell whether a snapshot holds nothing, and was only made by `with_first_snapshot`."""
+    return bool(snapshot.summary and _BEGINNING in snapshot.summary.additional_properties)
 
 
 def drop_old_metadata(table: Table, base: TableMetadata) -> None:
@@ -272,11 +280,13 @@ _noting: ContextVar[MetadataFiles | None] = ContextVar("_noting", default=None)
 def noted_metadata(catalog: Catalog, noted: MetadataFiles) -> Iterator[None]:
     """Note the metadata files that the catalog writes in the block: those of a refused commit stay behind.
 
-    Catalogs that are servers write theirs themselves, and nothing is noted.
+    And let it compress those that are large. Catalogs that are servers write theirs themselves: nothing is
+    noted, and nothing done about their size.
     """
-    write = getattr(catalog, "_write_metadata", None)
-    if write is not None and not isinstance(write, _NotedWrite):
-        catalog._write_metadata = _NotedWrite(write)  # type: ignore[attr-defined]
+    for name, ours in (("_write_metadata", _NotedWrite), ("_update_and_stage_table", _Staging)):
+        theirs = getattr(catalog, name, None)
+        if theirs is not None and not isinstance(theirs, ours):
+            setattr(catalog, name, ours(theirs))
     token = _noting.set(noted)
     try:
         yield
@@ -295,6 +305,18 @@ class _NotedWrite:
         if noted is not None:
             noted.append((io, metadata_path))
         self._write(metadata, io, metadata_path)
+
+
+class _Staging:
+    """PyIceberg's `_update_and_stage_table`, which says where the metadata of a commit are to be written."""
+
+    def __init__(self, stage: Callable[..., StagedTable]) -> None:
+        self._stage = stage
+
+    def __call__(self, *arguments: Any, **named: Any) -> StagedTable:
+        staged = self._stage(*arguments, **named)
+        staged.metadata_location = metadata_location(staged.metadata, staged.metadata_location)
+        return staged
 
 
 def _new_manifest(

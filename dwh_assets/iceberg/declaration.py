@@ -23,7 +23,7 @@ from pyiceberg.types import DecimalType, FixedType, UUIDType
 from dwh_assets.config import IcebergWriterConfig, PartitionBy, TableLayout
 from dwh_assets.errors import ConfigurationError, UnsupportedError
 from dwh_assets.iceberg.catalogs.load import ensure_namespace
-from dwh_assets.iceberg.commit import noted_metadata
+from dwh_assets.iceberg.commit import is_beginning, noted_metadata
 from dwh_assets.iceberg.faults import explained, readable
 from dwh_assets.iceberg.modes.merge_clauses import without_condition_columns
 from dwh_assets.iceberg.pending import branch_view
@@ -108,15 +108,22 @@ def new_shape(layout: TableLayout, arrow: pa.Schema, name: str) -> Shape:
     return Shape(schema, spec, _sort_order(layout, schema, name, order_id=1))
 
 
-def drop_unused(catalog: Catalog, table: Table) -> None:
-    """Drop a table that was made for a write that failed, unless somebody has written to it meanwhile.
+def drop_unused(catalog: Catalog, table: Table, branch: str = MAIN_BRANCH) -> None:
+    """Drop a table that was made for a write that failed, unless somebody else has anything of it by now.
 
-    A table with the columns of wrong data would refuse the right ones.
+    A table with the columns of wrong data would refuse the right ones. What the write itself has left on a
+    branch of its own goes with it.
     """
     with suppress(Exception):
         found = catalog.load_table(table.name())
-        if found.metadata.table_uuid == table.metadata.table_uuid and not found.metadata.snapshots:
+        if found.metadata.table_uuid == table.metadata.table_uuid and not _is_held(found.metadata, branch):
             catalog.purge_table(table.name())
+
+
+def _is_held(metadata: TableMetadata, branch: str) -> bool:
+    main = metadata.current_snapshot()
+    begun = main is None or is_beginning(main)
+    return not begun or bool(metadata.refs.keys() - {MAIN_BRANCH, branch})
 
 
 def decide_shape(metadata: TableMetadata, layout: TableLayout, arrow: pa.Schema, name: str) -> Shape:

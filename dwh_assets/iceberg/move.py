@@ -26,6 +26,9 @@ from pyiceberg.table.update import (
 from dwh_assets.errors import ConflictError
 from dwh_assets.iceberg.ref_commits import RefChange, commit_refs
 
+# What the tag on a head that is left is called
+TAG_PREFIX = "before-rollback-"
+
 
 @dataclass(frozen=True)
 class Move:

@@ -17,6 +17,8 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Snapshot, ancestors_of
 
 PENDING_KEY = "dwh.pending"
+# The branch other than main that a snapshot was written to.
+BRANCH_KEY = "dwh.branch"
 
 
 @dataclass(frozen=True)

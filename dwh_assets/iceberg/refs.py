@@ -13,6 +13,7 @@ from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, SetSnapshotRefUpdate
 
+from dwh_assets.config import ref_name_fault
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
 from dwh_assets.iceberg.ref_commits import RefChange, commit_refs
 from dwh_assets.iceberg.versions import moment
@@ -126,6 +127,36 @@ def drop_branch(catalog: Catalog, table: Table, name: str) -> None:
     _drop(catalog, table, "branch", name)
 
 
+def prune_branches(catalog: Catalog, table: Table) -> list[Ref]:
+    """Forget the branches whose time is over, and return them as they were.
+
+    Their snapshots stay until expiry. One that is written to meanwhile lives on. Raises what
+    `ref_commits.commit_refs` raises.
+    """
+    over = _over(table.metadata)
+
+    def decide(current: Table) -> RefChange:
+        over[:] = _over(current.metadata)
+        return RefChange(
+            [AssertRefSnapshotId(ref=ref.name, snapshot_id=ref.snapshot_id) for ref in over],
+            [RemoveSnapshotRefUpdate(ref_name=ref.name) for ref in over],
+            lambda metadata: not any(ref.name in metadata.refs for ref in over),
+        )
+
+    if over:
+        commit_refs(catalog, table, decide)
+    return over
+
+
+def _over(metadata: TableMetadata) -> list[Ref]:
+    now = datetime.now(UTC)
+    return [
+        ref
+        for ref in list_refs(metadata)
+        if ref.kind == "branch" and ref.name != MAIN_BRANCH and ref.expires_at and ref.expires_at <= now
+    ]
+
+
 def set_ref(
     metadata: TableMetadata,
     kind: RefKind,
@@ -229,10 +260,10 @@ def _kind(ref: SnapshotRef) -> RefKind:
 
 def require_name(table: Table, name: str) -> None:
     """Raise `ConfigurationError` for what is no name for a tag or a branch."""
-    if not name.strip() or name != name.strip():
+    if fault := ref_name_fault(name):
         raise ConfigurationError(
-            f"{'.'.join(table.name())}: {name!r} is no name for a tag or a branch.",
-            remedy="Give it a name without blanks at its ends.",
+            f"{'.'.join(table.name())}: {name!r} is no name for a tag or a branch: {fault}.",
+            remedy="Give it a name of letters, digits and signs.",
         )
 
 

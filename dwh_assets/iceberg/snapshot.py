@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import cached_property
 from typing import Protocol, cast
 
@@ -60,7 +61,7 @@ from pyiceberg.table.update import (
 from pyiceberg.typedef import TableVersion
 
 from dwh_assets.iceberg.manifest_merging import to_join
-from dwh_assets.iceberg.pending import Move, Pending, branch_view, pending_changes
+from dwh_assets.iceberg.pending import BRANCH_KEY, Move, Pending, branch_view, pending_changes
 from dwh_assets.iceberg.versions import branch_start
 
 # What a catalog is asked for: what has to be so, and what to change.
@@ -88,7 +89,10 @@ class NewManifest(Protocol):
 
 @dataclass(frozen=True)
 class Change:
-    """What one snapshot does to a table, decided against one version of it."""
+    """What one snapshot does to a table, decided against one version of it.
+
+    A branch that it makes is kept for `branch_lifetime` from its newest commit on; None is for ever.
+    """
 
     operation: Operation
     added: tuple[DataFile, ...] = ()
@@ -99,6 +103,7 @@ class Change:
     sort_order: SortOrder | None = None
     properties: dict[str, str] = field(default_factory=dict)
     summary: dict[str, str] = field(default_factory=dict)
+    branch_lifetime: timedelta | None = None
 
 
 class SnapshotBuilder:
@@ -154,13 +159,19 @@ class SnapshotBuilder:
         )
 
     def _move_branch(self) -> SetSnapshotRefUpdate:
-        """Point the branch at the new snapshot; what is said of its retention stays said."""
+        """Point the branch at the new snapshot; what is said of its retention stays said.
+
+        A lifetime counts from the newest snapshot. A branch that is kept for ever stays so.
+        """
         ref = self._metadata.refs.get(self._branch)
+        age, lifetime = ref.max_ref_age_ms if ref else None, self._change.branch_lifetime
+        if lifetime is not None and (ref is None or age is not None):
+            age = lifetime // timedelta(milliseconds=1)
         return SetSnapshotRefUpdate(
             ref_name=self._branch,
             type=SnapshotRefType.BRANCH,
             snapshot_id=self._id,
-            max_ref_age_ms=ref.max_ref_age_ms if ref else None,
+            max_ref_age_ms=age,
             max_snapshot_age_ms=ref.max_snapshot_age_ms if ref else None,
             min_snapshots_to_keep=ref.min_snapshots_to_keep if ref else None,
         )
@@ -229,11 +240,12 @@ class SnapshotBuilder:
             },
         )
 
-    def _pending(self) -> dict[str, str]:
-        """Return the summary's note of what becomes current only with the branch."""
+    def _of_branch(self) -> dict[str, str]:
+        """Return the summary's notes of the branch, and of what becomes current only with it."""
         if self._branch == MAIN_BRANCH:
             return {}
-        return pending_changes(self._metadata, self._branch_head).then(self._wanted).summary()
+        pending = pending_changes(self._metadata, self._branch_head).then(self._wanted)
+        return {BRANCH_KEY: self._branch, **pending.summary()}
 
     def _kept_manifests(self) -> list[ManifestFile]:
         """Carry the parent's manifests over; those that list a removed file are written anew."""
@@ -340,7 +352,7 @@ class SnapshotBuilder:
 
     def _summary(self) -> Summary:
         counted = Summary(
-            operation=Operation.OVERWRITE, **self._counted(), **self._change.summary, **self._pending()
+            operation=Operation.OVERWRITE, **self._counted(), **self._change.summary, **self._of_branch()
         )
         previous = self._parent.summary if self._parent else None
         with_totals = update_snapshot_summaries(counted, previous.additional_properties if previous else None)

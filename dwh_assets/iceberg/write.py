@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -81,12 +82,22 @@ Accept = Callable[[WriteResult], bool]
 
 
 class IcebergWriter:
-    """Writes one table as its configuration says. Safe to use from many processes at once."""
+    """Writes one table as its configuration says. Safe to use from many processes at once.
+
+    A branch that it makes is kept for `branch_lifetime` from its newest commit on; None is for ever.
+    """
 
     capabilities: ClassVar[Capabilities] = CAPABILITIES
 
-    def __init__(self, config: IcebergWriterConfig, *, catalog: Catalog | None = None) -> None:
+    def __init__(
+        self,
+        config: IcebergWriterConfig,
+        *,
+        catalog: Catalog | None = None,
+        branch_lifetime: timedelta | None = None,
+    ) -> None:
         self.config = config
+        self.branch_lifetime = branch_lifetime
         self._catalog = catalog
 
     @property
@@ -145,7 +156,8 @@ class IcebergWriter:
         `accept` is given what landed. Where it returns False it has dropped the branch, because main has
         moved: the same data are matched and planned again on main as it now is, the branch begins anew.
         What it raises leaves the branch as it is. A key that main has already is a write that was done.
-        A table that is made for this gets a snapshot without rows first: a branch has to begin somewhere.
+        A table that is made for this gets a snapshot without rows first, since a branch has to begin
+        somewhere; if nothing is accepted, it goes again, unless somebody else has anything of it by then.
         """
         return self._once(data, where, summary, idempotency_key, accept)
 
@@ -237,7 +249,7 @@ class IcebergWriter:
                 raise
             except Exception:
                 if table is None:
-                    drop_unused(self.catalog, target)
+                    drop_unused(self.catalog, target, self.config.branch)
                 raise
 
     def _create(self, arrow: pa.Schema) -> Table:
@@ -268,6 +280,7 @@ class _Write:
         self._started = time.monotonic()
         self._config = writer.config
         self._catalog = writer.catalog
+        self._branch_lifetime = writer.branch_lifetime
         self._name = writer.config.table
         self._table = table
         self._seen = at_branch(table, self._config.branch)
@@ -423,6 +436,7 @@ class _Write:
                 **planned.summary(),
                 **self._total_rows(table, planned),
             },
+            branch_lifetime=self._branch_lifetime,
         )
 
     def _total_rows(self, table: Table, planned: Planned) -> dict[str, str]:

@@ -62,17 +62,13 @@ def audit_failure(error: AuditFailedError, table: str, declared_at: str | None) 
     """Tell Dagster which rows are in the way, where they are, and how to publish them all the same."""
     where = f" Declared at {declared_at}." if declared_at else ""
     failed: list[AuditResult] = [result for result in error.results if not result.passed]
-    look = f'dwh_assets.iceberg.versions.at_branch(catalog.load_table("{table}"), "{error.branch}")'
-    publish = f'dwh_assets.versioning.branches.fast_forward(catalog.load_table("{table}"), "{error.branch}")'
     return dg.Failure(
         description=f"{error}{where}",
         allow_retries=False,
         metadata={
             "error": type(error).__name__,
             "remedy": error.remedy,
-            "dwh/branch": error.branch,
-            "look at it": dg.MetadataValue.md(f"`{look}`"),
-            "publish it by hand": dg.MetadataValue.md(f"`{publish}`"),
+            **(_ways_to(table, error.branch) if error.branch else {}),
             **{
                 f"sample of {result.name}": dg.MetadataValue.md(markdown_table(result.sample))
                 for result in failed
@@ -80,6 +76,17 @@ def audit_failure(error: AuditFailedError, table: str, declared_at: str | None) 
             },
         },
     )
+
+
+def _ways_to(table: str, branch: str) -> dict[str, str | dg.MetadataValue]:
+    """Say where the rows are, and how to read and to publish them."""
+    look = f'dwh_assets.iceberg.versions.at_branch(catalog.load_table("{table}"), "{branch}")'
+    publish = f'dwh_assets.versioning.branches.fast_forward(catalog.load_table("{table}"), "{branch}")'
+    return {
+        "dwh/branch": branch,
+        "look at it": dg.MetadataValue.md(f"`{look}`"),
+        "publish it by hand": dg.MetadataValue.md(f"`{publish}`"),
+    }
 
 
 def audits_summary(results: Sequence[AuditResult], *, published: bool) -> dg.MetadataValue:

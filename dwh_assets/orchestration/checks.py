@@ -1,4 +1,4 @@
-"""Asset checks: keys identify rows, a replica equals its table at the version that it holds, all is well."""
+"""Asset checks of a table: keys identify rows, and catalog and store are as they have to be."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -59,33 +59,6 @@ def _repeated_keys(rows: Any, key_columns: list[str]) -> tuple[int, int, list[An
         ).fetchone() or (0, 0)
         sample = connection.execute("SELECT * FROM keys WHERE times > 1 LIMIT 5").fetchall()
     return total, repeated, sample
-
-
-def replica_check(
-    replica: dg.AssetKey, source: dg.AssetKey, table: str, into: str, resource: str
-) -> dg.AssetChecksDefinition:
-    """Return a blocking check that the replica has as many rows as the table had at the snapshot it holds."""
-
-    @dg.asset_check(
-        asset=replica,
-        name="same_rows_as_table",
-        description=f"As many rows as {source.to_user_string()} at the snapshot that the replica holds.",
-        blocking=True,
-        required_resource_keys={"iceberg", f"{resource}_replica_io_manager"},
-        pool=f"{replica.path[0]}/{resource}",  # a DuckDB file has one user at a time
-    )
-    def same_rows_as_table(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        manager = getattr(context.resources, f"{resource}_replica_io_manager")
-        held, rows = manager.count(table, into)
-        expected = (
-            scan(context.resources.iceberg.load_table(table), snapshot_id=held).count() if held else None
-        )
-        return dg.AssetCheckResult(
-            passed=expected is not None and rows == expected,
-            metadata={"rows": rows, "expected": str(expected), "dwh/snapshot_id": str(held)},
-        )
-
-    return same_rows_as_table
 
 
 def doctor_check(asset: dg.AssetKey, table: str, metadata: Mapping[str, Any]) -> dg.AssetChecksDefinition:

@@ -25,6 +25,11 @@ AT_RUN_TIME = frozenset(
 _OF_MODE = {"merge": ("merge",), "overwrite": ("overwrite", "overwrite_where")}
 
 
+def table_key(table: str) -> dg.AssetKey:
+    """Return the asset key of an Iceberg table."""
+    return dg.AssetKey(["iceberg", *table.split(".")])
+
+
 def table_name(asset_key: dg.AssetKey, metadata: Mapping[str, Any]) -> str:
     """Return `namespace.table`: the metadata entry `table`, else the asset key without its first part.
 

@@ -55,7 +55,13 @@ from dwh_assets.orchestration.metadata import (
 from dwh_assets.orchestration.partition_counts import partition_counts
 from dwh_assets.orchestration.partitions import named, partition_filter, shown
 from dwh_assets.orchestration.resources import IcebergCatalogResource
-from dwh_assets.orchestration.time_travel import begin_branch, branch_of_run, run_as_of, written_aside
+from dwh_assets.orchestration.time_travel import (
+    begin_branch,
+    branch_of_run,
+    lifetime_of,
+    run_as_of,
+    written_aside,
+)
 from dwh_assets.versioning.audits.candidate import AuditResult
 from dwh_assets.versioning.audits.declarations import Audit
 from dwh_assets.versioning.audits.evaluate import require_sound
@@ -103,8 +109,9 @@ class IcebergIOManager(dg.ConfigurableIOManager):
         name = table_name(context.asset_key, context.definition_metadata)
         metadata = as_run_decided(name, context.definition_metadata, context.output_metadata)
         declared = writer_config(name, metadata)
-        config = written_aside(declared, branch_of_run(step.run_tags(context), declared.branch))
-        writer = IcebergWriter(config, catalog=self.iceberg.catalog)
+        tags = step.run_tags(context)
+        config = written_aside(declared, branch_of_run(tags, declared.branch))
+        writer = IcebergWriter(config, catalog=self.iceberg.catalog, branch_lifetime=lifetime_of(tags))
         stream = stream_declaration(name, metadata)
         keys = step.output_partition_keys(context)
         if stream is not None:
@@ -117,7 +124,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
                 context, keys, schema_after_write(writer.catalog, writer.config, reader.schema), name
             )
         if config.branch != declared.branch:
-            begin_branch(self.iceberg.catalog, config, run_as_of(context), partial=where is not None)
+            begin_branch(writer, run_as_of(context), partial=where is not None)
         result = self._audited(
             context,
             writer,
@@ -188,7 +195,7 @@ class IcebergIOManager(dg.ConfigurableIOManager):
                 remedy="Drop the partitions or the stream.",
             )
         if writer.config.branch != declared_branch:
-            begin_branch(self.iceberg.catalog, writer.config, run_as_of(context))
+            begin_branch(writer, run_as_of(context))
         fed = writer.write_stream(
             obj,
             stream.name,

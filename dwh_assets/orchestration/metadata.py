@@ -11,7 +11,8 @@ from pyiceberg.table import Table
 
 from dwh_assets.iceberg.results import WriteResult
 from dwh_assets.iceberg.stream import StreamResult
-from dwh_assets.warehouses.base import SyncResult
+from dwh_assets.versioning.replicas import Lag
+from dwh_assets.warehouses.base import ReplicaState, SyncResult
 
 
 def write_metadata(
@@ -23,7 +24,7 @@ def write_metadata(
     """
     return {
         **version_metadata(result.snapshot_id, result.parent_snapshot_id),
-        "dwh/logical_snapshot_id": _text(result.logical_snapshot_id),
+        "dwh/logical_snapshot_id": version_text(result.logical_snapshot_id),
         "dwh/write_mode": write_mode,
         "dwh/operation": result.operation,
         "dwh/rows_added": result.rows_inserted,
@@ -80,7 +81,7 @@ def table_metadata(table: Table) -> dict[str, Any]:
 
 def version_metadata(snapshot_id: int | None, parent_id: int | None) -> dict[str, Any]:
     """Snapshot ids as text: as numbers they lose their last digits in browsers."""
-    return {"dwh/snapshot_id": _text(snapshot_id), "dwh/parent_snapshot_id": _text(parent_id)}
+    return {"dwh/snapshot_id": version_text(snapshot_id), "dwh/parent_snapshot_id": version_text(parent_id)}
 
 
 def column_schema(schema: Schema, tags: Mapping[str, Mapping[str, str]] | None = None) -> dg.TableSchema:
@@ -106,30 +107,50 @@ def column_schema(schema: Schema, tags: Mapping[str, Mapping[str, str]] | None =
     )
 
 
-def replica_metadata(result: SyncResult, into: str, rows: int, table: Table) -> dict[str, Any]:
-    """Describe a sync: the snapshot that the replica holds, how it came there, rows and columns."""
-    did_nothing = result.method == "none"
-    summary = (
-        f"Already at snapshot `{result.to_snapshot}`: {result.reason}."
-        if did_nothing
-        else f"Loaded {result.rows_inserted:,} rows ({human_bytes(result.bytes)}) of snapshot "
-        f"`{result.to_snapshot}`: {result.reason}."
-    )
-    source = dg.AssetKey(["iceberg", *table.name()])
+def replica_metadata(result: SyncResult, into: str, held: ReplicaState, behind: Lag) -> dict[str, Any]:
+    """Describe a sync: the snapshot that the replica holds, how it came there, how far the table is ahead."""
+    source = dg.AssetKey(["iceberg", *held.table.split(".")])
     return {
         **version_metadata(result.to_snapshot, result.from_snapshot),
+        **_lag_metadata(behind),
+        "dwh/mode": result.mode,
         "dwh/operation": result.method,
+        "dwh/reason": result.reason,
         "dwh/rows_added": result.rows_inserted,
+        "dwh/rows_updated": result.rows_updated,
         "dwh/rows_removed": result.rows_deleted,
         "dwh/bytes_added": result.bytes,
         "dwh/statements": result.statements,
         "dwh/seconds": round(result.seconds, 3),
-        "dwh/summary": dg.MetadataValue.md(summary),
-        "dagster/row_count": rows,
+        "dwh/summary": dg.MetadataValue.md(_sync_summary(result)),
+        "dagster/row_count": held.rows,
         "dagster/table_name": into,
-        "dagster/column_schema": column_schema(table.schema()),
-        "dagster/column_lineage": replica_lineage(source, table.schema()),
+        "dagster/column_schema": column_schema(held.schema),
+        "dagster/column_lineage": replica_lineage(source, held.schema),
     }
+
+
+def _lag_metadata(behind: Lag) -> dict[str, Any]:
+    """What nobody can tell is left out, for the UI plots these numbers."""
+    minutes = None if behind.time is None else round(behind.time.total_seconds() / 60, 3)
+    found = {"dwh/lag_versions": behind.versions, "dwh/lag_minutes": minutes}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _sync_summary(result: SyncResult) -> str:
+    to = f"snapshot `{result.to_snapshot}`"
+    size = human_bytes(result.bytes)
+    match result.method:
+        case "none":
+            return f"Already at {to}: {result.reason}."
+        case "repointed":
+            return f"Reads the files of {to}: {result.reason}."
+        case "full":
+            return f"Loaded {result.rows_inserted:,} rows ({size}) of {to}: {result.reason}."
+    return (
+        f"{result.rows_inserted:,} rows in, {result.rows_updated:,} updated, {result.rows_deleted:,} out "
+        f"({size}), now at {to}: {result.reason}."
+    )
 
 
 def replica_lineage(source: dg.AssetKey, schema: Schema) -> dg.TableColumnLineage:
@@ -172,5 +193,6 @@ def human_bytes(count: int) -> str:
     return f"{size:.1f} TiB"
 
 
-def _text(number: int | None) -> str:
+def version_text(number: int | None) -> str:
+    """Write a snapshot id."""
     return "none" if number is None else str(number)

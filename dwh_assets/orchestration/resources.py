@@ -77,3 +77,12 @@ class LedgerResource(dg.ConfigurableResource[Ledger]):
         if self._ledger is None:
             self._ledger = Ledger(self.url or ledger_url())
         return self._ledger
+
+    def kept(self) -> Ledger | None:
+        """Return the ledger for what can do without: None where no address is given, and none is implied."""
+        if self.url is None:
+            try:
+                ledger_url()
+            except ConfigurationError:
+                return None
+        return self.ledger

@@ -1,7 +1,6 @@
 """The Dagster job `rollback`: a table, all that was computed from it, and every replica, to one version."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -14,7 +13,7 @@ from dwh_assets.iceberg.declaration import find_table
 from dwh_assets.iceberg.row_counts import total_rows
 from dwh_assets.iceberg.versions import logical_snapshot_id
 from dwh_assets.ledger import Ledger
-from dwh_assets.orchestration.declarations import table_name
+from dwh_assets.orchestration.declared_lake import DeclaredLake
 from dwh_assets.orchestration.iceberg_io import as_failure
 from dwh_assets.orchestration.metadata import table_metadata, version_metadata
 from dwh_assets.orchestration.step import plan_materialization
@@ -38,55 +37,17 @@ class RollbackConfig(dg.Config):
     allow_lost: bool = Field(
         default=False, description="Go to a version beside which newer commits were made; tags keep these."
     )
+    allow_unpublished: bool = Field(
+        default=False,
+        description="Go to a version that main is not known to have shown; it may have failed its audits.",
+    )
     resume: str = Field(default="", description="Instead: the id of a rollback to go on with.")
     undo: str = Field(default="", description="Instead: the id of a rollback to take back.")
 
 
-@dataclass(frozen=True)
-class DeclaredReplica:
-    """A replica's asset, and how it is reached: through the IO manager of that key."""
-
-    key: dg.AssetKey
-    table: str
-    into: str
-    io_manager: str
-
-
-@dataclass(frozen=True)
-class DeclaredLake:
-    """The assets of Iceberg tables by table, those of them that have partitions, and the replicas."""
-
-    tables: dict[str, dg.AssetKey] = field(default_factory=dict)
-    partitioned: frozenset[str] = frozenset()
-    replicas: tuple[DeclaredReplica, ...] = ()
-
-
-def declared_lake(definitions: dg.Definitions) -> DeclaredLake:
-    """Return the tables and replicas that the definitions declare."""
-    assets = [one for one in definitions.assets or [] if isinstance(one, dg.AssetsDefinition)]
-    tables = {
-        table_name(spec.key, spec.metadata): (spec.key, one.partitions_def is not None)
-        for one in assets
-        for spec in one.specs
-        if spec.key.path[0] == "iceberg"
-    }
-    return DeclaredLake(
-        {name: key for name, (key, _) in tables.items()},
-        frozenset(name for name, (_, has_partitions) in tables.items() if has_partitions),
-        tuple(replica for one in assets for replica in _replicas_of(one)),
-    )
-
-
-def _replicas_of(asset: dg.AssetsDefinition) -> Iterator[DeclaredReplica]:
-    for spec in asset.specs:
-        if {"table", "into"} <= spec.metadata.keys():
-            io_manager = asset.get_io_manager_key_for_asset_key(spec.key)
-            yield DeclaredReplica(spec.key, spec.metadata["table"], spec.metadata["into"], io_manager)
-
-
 def rollback_job(lake: DeclaredLake) -> dg.JobDefinition:
     """Return the job `rollback` for these tables and replicas."""
-    managers = {replica.io_manager for replica in lake.replicas}
+    managers = {replica.io_manager for replica in lake.following}
 
     @dg.op(required_resource_keys={"iceberg", "ledger", *managers})
     def roll_back(context: dg.OpExecutionContext, config: RollbackConfig) -> None:
@@ -115,10 +76,9 @@ class _Run:
         self._lake = lake
         self._catalog: Catalog = context.resources.iceberg.catalog
         self._ledger: Ledger = context.resources.ledger.ledger
-        self._keys = {one.key.to_user_string(): one.key for one in lake.replicas}
+        self._keys = {one.key.to_user_string(): one.key for one in lake.following}
         self._replicas: dict[str, Replica] = {
-            one.key.to_user_string(): getattr(context.resources, one.io_manager).replica(one.table, one.into)
-            for one in lake.replicas
+            one.key.to_user_string(): one.reached_over(context.resources) for one in lake.following
         }
 
     def of(self, config: RollbackConfig) -> None:
@@ -150,7 +110,13 @@ class _Run:
         table = CatalogTables(self._catalog).require(config.table).table
         point = resolve(table, config.to, self._ledger)
         self._context.log.info("%s: %r is %s", config.table, config.to, point.described)
-        return plan_rollback(self._catalog, config.table, point.snapshot_id, self._replicas)
+        return plan_rollback(
+            self._catalog,
+            config.table,
+            point.snapshot_id,
+            self._replicas,
+            allow_unpublished=config.allow_unpublished,
+        )
 
     def _apply(self, plan: GraphRollback, config: RollbackConfig) -> GraphResult:
         run_id, log = self._context.run_id, self._context.log.info

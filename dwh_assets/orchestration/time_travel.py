@@ -1,29 +1,33 @@
 """Runs that read the past: what they write goes to a branch, and readers of the table do not see it.
 
 The run's tag `dwh/as_of` names the point in time; `dwh/write_to` the branch, if it shall be another one than
-`as-of-<point>`. It may be `main`.
+`as-of-<point>`. It may be `main`. Branches that nobody has named are kept for thirty days after the last run.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
 
 import dagster as dg
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
 
-from dwh_assets.config import IcebergWriterConfig, SchemaEvolution
-from dwh_assets.errors import ConfigurationError, NotFoundError
+from dwh_assets.config import IcebergWriterConfig, SchemaEvolution, ref_name_fault
+from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
 from dwh_assets.iceberg.declaration import find_table
-from dwh_assets.iceberg.refs import create_branch
+from dwh_assets.iceberg.refs import create_branch, prune_branches
 from dwh_assets.iceberg.versions import at_branch, at_snapshot
+from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.orchestration import step
 from dwh_assets.versioning.points import resolve
 
 AS_OF = "dwh/as_of"
 WRITE_TO = "dwh/write_to"
+KEEP = timedelta(days=30)
 
 _UNFIT_FOR_A_NAME = re.compile(r"[^\w.:+-]+")
 
@@ -36,7 +40,17 @@ def run_as_of(context: dg.InputContext | dg.OutputContext) -> str | None:
 def branch_of_run(tags: Mapping[str, str], declared: str) -> str:
     """Return the branch that a run with these tags writes tables to whose own branch is `declared`."""
     aside = f"as-of-{_UNFIT_FOR_A_NAME.sub('-', tags[AS_OF])}" if AS_OF in tags else declared
+    if fault := ref_name_fault(tags.get(WRITE_TO, aside)):
+        raise ConfigurationError(
+            f"The run's tag {WRITE_TO} says {tags.get(WRITE_TO)!r}, which is no name for a branch: {fault}.",
+            remedy="Name the branch that the run shall write to.",
+        )
     return tags.get(WRITE_TO, aside)
+
+
+def lifetime_of(tags: Mapping[str, str]) -> timedelta | None:
+    """Return how long a branch is kept that a run with these tags makes; None is for ever."""
+    return KEEP if AS_OF in tags and WRITE_TO not in tags else None
 
 
 def table_before(catalog: Catalog, name: str, declared: str, tags: Mapping[str, str]) -> Table | None:
@@ -57,17 +71,19 @@ def written_aside(config: IcebergWriterConfig, branch: str) -> IcebergWriterConf
     return config.model_copy(update={"branch": branch, "schema_evolution": SchemaEvolution(enabled=False)})
 
 
-def begin_branch(
-    catalog: Catalog, config: IcebergWriterConfig, as_of: str | None, *, partial: bool = False
-) -> None:
-    """Begin the branch of a run that reads the past where its table was at that point in time.
+def begin_branch(writer: IcebergWriter, as_of: str | None, *, partial: bool = False) -> None:
+    """Begin the writer's branch, for a run that reads the past, where its table was at that point in time.
 
     What is appended or replaced in part then joins the rows of that time, not today's. Where the table had no
     version then, that does not matter to an overwrite, unless it is `partial`; otherwise raises
-    `ConfigurationError`.
+    `ConfigurationError`. Branches of the table whose time is over go.
     """
-    table = find_table(catalog, config.table)
-    if as_of is None or table is None or not table.metadata.snapshots or config.branch in table.metadata.refs:
+    catalog, config = writer.catalog, writer.config
+    table = find_table(catalog, config.table) if as_of is not None else None
+    if as_of is None or table is None or not table.metadata.snapshots:
+        return
+    table = _pruned(catalog, table)
+    if config.branch in table.metadata.refs:
         return
     try:
         found = resolve(table, as_of)
@@ -80,10 +96,17 @@ def begin_branch(
             remedy=f"Begin a branch where it shall go on, and name it in the run's tag {WRITE_TO}.",
         ) from None
     try:
-        create_branch(catalog, table, config.branch, found.snapshot_id)
+        create_branch(catalog, table, config.branch, found.snapshot_id, lifetime=writer.branch_lifetime)
     except ConfigurationError:  # another run of the same backfill was faster
         if config.branch not in table.refresh().metadata.refs:
             raise
+
+
+def _pruned(catalog: Catalog, table: Table) -> Table:
+    with suppress(DwhError):  # the next run will
+        if prune_branches(catalog, table):
+            return table.refresh()
+    return table
 
 
 def _replaces_all(config: IcebergWriterConfig) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice, takewhile
+from itertools import takewhile
 
 from pyiceberg.partitioning import PartitionSpec
 from pyiceberg.schema import Schema
@@ -39,6 +39,7 @@ from dwh_assets.iceberg.ref_commits import RefChange, commit_refs
 from dwh_assets.iceberg.schema_merge import merged_schema
 from dwh_assets.iceberg.snapshot import current_updates, discard_metadata
 from dwh_assets.iceberg.versions import RUN_ID
+from dwh_assets.versioning.provenance import History
 
 _SHOWN = 5
 
@@ -64,12 +65,15 @@ def fast_forward(
     head: int | None = None,
     base: int | None = None,
     drop: bool = False,
+    allow_rolled_back: bool = False,
 ) -> Published:
     """Let main take over a branch that goes on from where main is, in one commit, with or without the branch.
 
     `head` and `base` are the snapshots of the branch and of main that were looked at (audited): if one of
-    them is no longer there, nothing is published. Raises `DivergedError` that tells what main has and the
-    branch has not, `ConflictError` where the branch has moved, `NotFoundError` for an unknown branch.
+    them is no longer there, nothing is published. A branch that was begun on commits which main has rolled
+    back since would bring these back; that has to be allowed. Raises `DivergedError` that tells what main has
+    and the branch has not, or what would come back; `ConflictError` where the branch has moved,
+    `NotFoundError` for an unknown branch.
     """
     found = branch_ref(table, branch)
     before, wanted = table.metadata.current_snapshot_id, head or found.snapshot_id
@@ -79,7 +83,7 @@ def fast_forward(
 
     def decide(table: Table) -> RefChange:
         _require_head(table, branch, wanted)
-        require_ahead(table, branch, base)
+        require_ahead(table, branch, base, allow_rolled_back=allow_rolled_back)
         return _take_over(table, branch, wanted, drop=drop)
 
     snapshots = [s.snapshot_id for s in own_snapshots(table.metadata, table.snapshot_by_id(wanted))]
@@ -140,8 +144,13 @@ def branch_ref(table: Table, branch: str) -> SnapshotRef:
     return ref
 
 
-def require_ahead(table: Table, branch: str, base: int | None = None) -> None:
-    """Raise `DivergedError` unless the branch goes on from main, which still stands at `base` if given."""
+def require_ahead(
+    table: Table, branch: str, base: int | None = None, *, allow_rolled_back: bool = False
+) -> None:
+    """Raise `DivergedError` unless the branch goes on from main, which still stands at `base` if given.
+
+    Nor may main have shown anything of it before a rollback, unless that is allowed.
+    """
     main = table.metadata.current_snapshot_id
     lines = {snapshot.snapshot_id for snapshot in _ancestors(table, branch)}
     if main is not None and main not in lines:
@@ -152,6 +161,21 @@ def require_ahead(table: Table, branch: str, base: int | None = None) -> None:
             "audited.",
             remedy=_REMEDY,
         )
+    rolled_back = [] if allow_rolled_back else rolled_back_on(table, branch)
+    if rolled_back:
+        raise DivergedError(
+            f"{_name(table)}: branch {branch!r} was begun on snapshots that main has rolled back since, and "
+            f"would bring {len(rolled_back)} of them back: {_listed(rolled_back)}.",
+            remedy="Write again on a new branch, or cherry-pick the appends of this one; or allow that they "
+            "come back: allow_rolled_back, or dwh publish --allow-rolled-back.",
+        )
+
+
+def rolled_back_on(table: Table, branch: str) -> list[Snapshot]:
+    """Return what a branch has that main has shown before a rollback, newest first."""
+    history = History(table)
+    own = own_snapshots(table.metadata, table.snapshot_by_name(branch))
+    return [snapshot for snapshot in own if history.was_shown(snapshot.snapshot_id)]
 
 
 _REMEDY = "Write again on a new branch, or cherry-pick the appends of this one."
@@ -165,9 +189,13 @@ def _divergence(table: Table, branch: str) -> str:
             lambda s: s.snapshot_id not in theirs, ancestors_of(table.current_snapshot(), table.metadata)
         )
     )
-    shown = "; ".join(_told(snapshot) for snapshot in islice(commits, _SHOWN))
-    more = f"; and {len(commits) - _SHOWN} more" if len(commits) > _SHOWN else ""
-    return f"{_name(table)}: main has {len(commits)} snapshots that branch {branch!r} lacks: {shown}{more}."
+    counted = f"main has {len(commits)} snapshots that branch {branch!r} lacks"
+    return f"{_name(table)}: {counted}: {_listed(commits)}."
+
+
+def _listed(snapshots: Sequence[Snapshot]) -> str:
+    more = f"; and {len(snapshots) - _SHOWN} more" if len(snapshots) > _SHOWN else ""
+    return "; ".join(map(_told, snapshots[:_SHOWN])) + more
 
 
 def _told(snapshot: Snapshot) -> str:

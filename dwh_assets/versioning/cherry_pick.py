@@ -18,7 +18,14 @@ from dwh_assets.iceberg.row_counts import TOTAL_ROWS, total_rows
 from dwh_assets.iceberg.snapshot import Change
 from dwh_assets.iceberg.stream import STREAM_PREFIX, stream_offsets
 from dwh_assets.iceberg.versions import RUN_ID
-from dwh_assets.versioning.branches import Published, branch_ref, schema_for_main, schema_move
+from dwh_assets.versioning.branches import (
+    Published,
+    branch_ref,
+    rolled_back_on,
+    schema_for_main,
+    schema_move,
+)
+from dwh_assets.versioning.picked_keys import require_new_keys
 
 # Which snapshots a commit of ours took over, so that none is taken twice.
 PICKED = "dwh.picked-snapshot-ids"
@@ -30,9 +37,10 @@ def cherry_pick(table: Table, source: str | int) -> Published:
     """Commit on main the rows that a snapshot, or each snapshot of a branch since it parted, has appended.
 
     All in one commit, with the data files as they are; columns that the branch has added come with them.
-    What main has already is left out. Raises `UnsupportedError` that names the snapshot and the operation for
-    anything but appends, and for a stream's micro-batch; `DivergedError` where columns cannot be brought
-    together, `NotFoundError` for an unknown snapshot or branch.
+    What main has already is left out, and so is, of a branch, what main has rolled back. Raises
+    `UnsupportedError` that names the snapshot and the operation for anything but appends, and for a stream's
+    micro-batch; `DivergedError` where columns cannot be brought together, or main has got rows of the same
+    keys meanwhile; `NotFoundError` for an unknown snapshot or branch.
     """
     before = table.metadata.current_snapshot_id
     chosen = _chosen(table, source)
@@ -43,6 +51,8 @@ def cherry_pick(table: Table, source: str | int) -> Published:
     def plan(table: Table) -> Change | None:
         missing = [snapshot for snapshot in chosen if not _has(table, snapshot)]
         taken[:] = [snapshot.snapshot_id for snapshot in missing]
+        for snapshot in missing:
+            require_new_keys(table, snapshot, _added(table, snapshot))
         return _change(table, missing) if missing else None
 
     committed = commit(table.catalog, table, plan)
@@ -56,7 +66,8 @@ def _chosen(table: Table, source: str | int) -> list[Snapshot]:
     """Return the snapshots that are meant, oldest first."""
     if isinstance(source, str):
         head = table.snapshot_by_id(branch_ref(table, source).snapshot_id)
-        return list(own_snapshots(table.metadata, head))[::-1]
+        not_its_own = rolled_back_on(table, source)
+        return [one for one in own_snapshots(table.metadata, head) if one not in not_its_own][::-1]
     snapshot = table.snapshot_by_id(source)
     if snapshot is None:
         raise NotFoundError(

@@ -26,7 +26,7 @@ from dwh_assets.versioning.rollback import TableRollback, plan_table_rollback
 
 # there: it holds these rows already. aside: it holds a version that lies neither before nor after.
 # empty: it was never loaded, or its file is gone. unknown: it does not answer.
-Position = Literal["there", "ahead", "behind", "aside", "empty", "unknown"]
+Position = Literal["there", "ahead", "behind", "aside", "unfinished", "empty", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,7 @@ def _of_replica(item: ReplicaItem) -> str:
         "ahead": f"is ahead, at `{item.held}`, and is loaded again",
         "behind": f"is behind, at `{item.held}`, and is loaded again",
         "aside": f"holds `{item.held}`, and is loaded again",
+        "unfinished": "was left in the midst of a sync, and is loaded again",
         "empty": "holds nothing (never loaded, or its file is gone), and is left so",
         "unknown": f"does not answer: {item.problem} It is tried again",
     }[item.position]
@@ -119,22 +120,34 @@ def _of_replica(item: ReplicaItem) -> str:
 
 
 def plan_rollback(
-    catalog: Catalog, table: str, to: int, replicas: Mapping[str, Replica] | None = None
+    catalog: Catalog,
+    table: str,
+    to: int,
+    replicas: Mapping[str, Replica] | None = None,
+    *,
+    allow_unpublished: bool = False,
 ) -> GraphRollback:
     """Return what it takes to bring a table to snapshot `to`, and with it all that was computed from it.
 
     `replicas`, by name, are asked what they hold. Raises `NotFoundError` and `ConfigurationError` as
     `rollback.plan_table_rollback` does.
     """
-    return plan_versions(catalog, {table: to}, replicas)
+    return plan_versions(catalog, {table: to}, replicas, allow_unpublished=allow_unpublished)
 
 
 def plan_versions(
-    catalog: Catalog, roots: Mapping[str, int], replicas: Mapping[str, Replica] | None = None
+    catalog: Catalog,
+    roots: Mapping[str, int],
+    replicas: Mapping[str, Replica] | None = None,
+    *,
+    allow_unpublished: bool = False,
 ) -> GraphRollback:
     """Return what it takes to bring several tables to a snapshot each, and what was computed from them."""
     tables = CatalogTables(catalog)
-    planned = {name: plan_table_rollback(tables.require(name).table, to) for name, to in roots.items()}
+    planned = {
+        name: plan_table_rollback(tables.require(name).table, to, allow_unpublished=allow_unpublished)
+        for name, to in roots.items()
+    }
     targets = _Targets(tables, roots)
     items = tuple(targets.item(name, planned.get(name)) for name in targets.in_order())
     copies = tuple(targets.replica_items(replicas or {}))
@@ -150,7 +163,8 @@ def plan_undo(
     """
     done = GraphRollback.from_dict(ledger.operation(operation_id).plan)
     moved = (item.rollback for item in done.tables if item.rollback and item.rollback.move)
-    return plan_versions(catalog, {one.table: one.from_snapshot_id for one in moved}, replicas)
+    before = {one.table: one.from_snapshot_id for one in moved}
+    return plan_versions(catalog, before, replicas, allow_unpublished=True)  # main has shown them
 
 
 def require_nothing_lost(plan: GraphRollback, allow_lost: bool) -> None:
@@ -306,6 +320,8 @@ class _Targets:
         history = self._histories[seen.table]
         if seen.problem is not None:
             return "unknown"
+        if seen.state is not None and seen.state.pending:
+            return "unfinished"
         if seen.state is None or seen.state.snapshot_id is None:
             return "empty"
         if seen.state.logical_snapshot_id == history.logical(target):

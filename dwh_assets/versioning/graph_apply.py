@@ -134,7 +134,8 @@ class _Work:
             raise NotFoundError(
                 f"The replica {item.replica} is not declared any more.", remedy="Give it, or drop it."
             )
-        self.replicas[item.replica].sync(self.catalog, item.to, run_id=self.run_id)
+        replica = self.replicas[item.replica]
+        replica.sync(self.catalog, item.to, run_id=self.run_id, ledger=self.ledger)
 
     def _do(self, item: str, work: Callable[[], object]) -> bool:
         """Do one part that is not done yet, and note how it went, whatever goes wrong."""

@@ -18,6 +18,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
+from itertools import takewhile
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
@@ -25,6 +27,8 @@ from pyiceberg.table.refs import SnapshotRefType
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.iceberg.modes.plan import ROWS_INSERTED
+from dwh_assets.iceberg.move import TAG_PREFIX
+from dwh_assets.iceberg.pending import BRANCH_KEY
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS
 from dwh_assets.iceberg.versions import logical_snapshot_id, moment
 from dwh_assets.versioning.history import recorded_inputs
@@ -114,21 +118,40 @@ class History:
         return frozenset({snapshot.snapshot_id for snapshot in line} | earlier)
 
     def was_shown(self, snapshot_id: int) -> bool:
-        """Tell whether `main` has shown a kept snapshot, or it lies on the way to what it shows now."""
-        logged = any(entry.snapshot_id == snapshot_id for entry in self.metadata.snapshot_log)
-        return logged or (self.head is not None and self.is_at_or_before(snapshot_id, self.head))
+        """Tell whether `main` is known to have shown a kept snapshot, or one that was built on it.
+
+        Where expiry has cut its line and its log, a write of ours says itself whether it was made on `main`.
+        """
+        if snapshot_id in self._shown:
+            return True
+        earlier = self.head is not None and self.is_at_or_before(snapshot_id, self.head)
+        return earlier and _is_ours(self.kept[snapshot_id])
+
+    @cached_property
+    def _shown(self) -> set[int]:
+        """What `main` shows, or has shown by its log, or has left in a rollback, each with its ancestors."""
+        heads = {self.head, *(entry.snapshot_id for entry in self.metadata.snapshot_log)}
+        heads |= {ref.snapshot_id for name, ref in self.metadata.refs.items() if name.startswith(TAG_PREFIX)}
+        found: set[int] = set()
+        for head in heads:
+            line = (snapshot.snapshot_id for snapshot in self.ancestors(head))
+            found.update(takewhile(lambda snapshot_id: snapshot_id not in found, line))
+        return found
 
     def _shown_before(self, oldest: Snapshot) -> set[int]:
-        """Return the kept snapshots before a cut, without those of other branches that never were on main."""
+        """Return the kept snapshots before a cut, without what was written to a branch and never published.
+
+        A branch that was dropped may have left some of that, held by a tag.
+        """
         branches = [
             ref.snapshot_id
             for ref in self.metadata.refs.values()
             if ref.snapshot_ref_type == SnapshotRefType.BRANCH and ref.snapshot_id != self.head
         ]
         aside = {snapshot.snapshot_id for head in branches for snapshot in self.ancestors(head)}
-        logged = {entry.snapshot_id for entry in self.metadata.snapshot_log}
+        aside |= {i for i, snapshot in self.kept.items() if BRANCH_KEY in entries(snapshot)}
         older = {i for i, snapshot in self.kept.items() if snapshot.timestamp_ms < oldest.timestamp_ms}
-        return older - (aside - logged)
+        return older - (aside - self._shown)
 
     @staticmethod
     def _is_cut(oldest: Snapshot) -> bool:
@@ -177,6 +200,10 @@ class History:
             if _made_every_row(write):
                 return writes, True
         return writes, False
+
+
+def _is_ours(snapshot: Snapshot) -> bool:
+    return any(key.startswith("dwh.") for key in entries(snapshot))
 
 
 def _is_compaction(snapshot: Snapshot) -> bool:

@@ -29,9 +29,9 @@ from dwh_assets.errors import (
     NotFoundError,
 )
 from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
-from dwh_assets.iceberg.declaration import find_table, schema_after_write
+from dwh_assets.iceberg.declaration import drop_unused, find_table, schema_after_write
 from dwh_assets.iceberg.pending import own_snapshots
-from dwh_assets.iceberg.refs import set_lifetime
+from dwh_assets.iceberg.refs import prune_branches, set_lifetime
 from dwh_assets.iceberg.results import IDEMPOTENCY_KEY, WriteResult
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.versioning.audits.candidate import AuditResult, Candidate
@@ -41,6 +41,8 @@ from dwh_assets.versioning.branches import drop_branch, fast_forward
 
 # How long a branch whose audits failed is kept, counted from then.
 KEEP = timedelta(days=7)
+# How long one is kept of which nobody has decided: its process died. By that it is told from a refused one.
+UNDECIDED = timedelta(days=7, milliseconds=1)
 # How often a write is planned and audited anew because main has moved meanwhile.
 ATTEMPTS = 10
 _PREFIX = "audit_"
@@ -71,9 +73,10 @@ def write_audited(
 
     The branch is called `audit_` and `name`, or the moment. Where main has moved meanwhile, the write is
     matched and planned again on what is there now, and audited again. A write whose key main has already is
-    not done again; one that never came so far is begun anew.
+    not done again; one that never came so far is begun anew. Branches of the table whose time is over go.
 
-    Raises `AuditFailedError` with the branch, which is kept for `keep`, and samples of the rows;
+    Raises `AuditFailedError` with the branch, which is kept for `keep`, and samples of the rows (a table that
+    was made for this write goes, and the branch with it, unless somebody else has anything of it by then);
     `ConflictError` when main has moved in each of so many `attempts`; `ConfigurationError` for an audit that
     cannot be, before anything is written; and what `write` raises.
     """
@@ -87,16 +90,31 @@ def write_audited(
     declared = _declared(audits, config.table)
     reader = as_reader(data)
     rows = reader.read_all() if in_memory(data) else reader
+    branch = _new_branch(writer.catalog, config.table, name, idempotency_key or config.idempotency_key)
     schema = schema_after_write(writer.catalog, config, rows.schema)
     require_sound(declared, schema, writer.catalog, config.table)
-    key = idempotency_key or config.idempotency_key
-    branch = _new_branch(writer.catalog, config.table, name, key)
     publisher = _Publisher(writer.catalog, config.table, branch, declared, keep, attempts)
-    beside = IcebergWriter(config.model_copy(update={"branch": branch}), catalog=writer.catalog)
-    written = beside.write_accepted(
-        rows, publisher, where=where, summary=summary, idempotency_key=idempotency_key
+    beside = IcebergWriter(
+        config.model_copy(update={"branch": branch}), catalog=writer.catalog, branch_lifetime=UNDECIDED
     )
+    try:
+        written = beside.write_accepted(
+            rows, publisher, where=where, summary=summary, idempotency_key=idempotency_key
+        )
+    except AuditFailedError as error:
+        if find_table(writer.catalog, config.table) is not None:
+            raise
+        raise _without_table(error) from None
     return AuditedWrite(written, publisher.results, publisher.done)
+
+
+def _without_table(error: AuditFailedError) -> AuditFailedError:
+    return AuditFailedError(
+        f"{error.message} The table was made for this write, and is gone again.",
+        remedy="Correct the data and write them again.",
+        branch="",
+        results=error.results,
+    )
 
 
 def audit(
@@ -124,15 +142,21 @@ def _declared(audits: Sequence[Audit | Mapping[str, Any]], table: str) -> list[A
 
 
 def _new_branch(catalog: Catalog, name: str, label: str | None, key: str | None) -> str:
-    """Return a name that is free; drop what an attempt at the same write has left that died."""
+    """Return a name that is free; drop what a dead attempt at the same write has left, and what is over."""
     wanted = _PREFIX + (re.sub(r"\W", "_", label, flags=re.ASCII) if label else _moment())
     table = find_table(catalog, name)
     if table is None:
         return wanted
-    for left in _unfinished(table, key) if key else ():
+    with suppress(DwhError):  # the next one will
+        prune_branches(catalog, table)
+    unfinished = _unfinished(table, key) if key else []
+    for left in unfinished:
         with suppress(NotFoundError, ConflictError):  # somebody else is at it, too
             drop_branch(table, left, forget=True)
-    taken, number = set(catalog.load_table(name).metadata.refs), 1
+    if unfinished:
+        drop_unused(catalog, table)
+    found = find_table(catalog, name)
+    taken, number = set(found.metadata.refs) if found else set(), 1
     branch = wanted
     while branch in taken:
         number += 1
@@ -145,14 +169,15 @@ def _moment() -> str:
 
 
 def _unfinished(table: Table, key: str) -> list[str]:
-    """Return the branches of this write that were neither published nor refused: those have a lifetime."""
+    """Return the branches of this write that were neither published nor refused."""
     found = []
+    undecided = UNDECIDED // timedelta(milliseconds=1)
     for name, ref in table.metadata.refs.items():
         if ref.snapshot_ref_type != SnapshotRefType.BRANCH or not name.startswith(_PREFIX):
             continue
         own = own_snapshots(table.metadata, table.snapshot_by_id(ref.snapshot_id))
         keys = {s.summary.additional_properties.get(IDEMPOTENCY_KEY) for s in own if s.summary}
-        if key in keys and ref.max_ref_age_ms is None:
+        if key in keys and ref.max_ref_age_ms == undecided:
             found.append(name)
     return found
 

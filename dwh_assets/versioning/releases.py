@@ -8,12 +8,13 @@ and not rolled back to, until it is resumed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
 from pyiceberg.catalog import Catalog
+from pyiceberg.table import Table
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
 from dwh_assets.iceberg.declaration import find_table
@@ -21,6 +22,7 @@ from dwh_assets.iceberg.refs import drop_tag, ensure_tag, require_name
 from dwh_assets.ledger import Ledger, Operation, Pin
 from dwh_assets.versioning.catalog_tables import CatalogTables
 from dwh_assets.versioning.graph import GraphRollback, plan_versions
+from dwh_assets.versioning.points import ResolvedPoint, resolve, resolve_ref
 from dwh_assets.versioning.provenance import History, Read
 from dwh_assets.versioning.replicas import Replica, look_at
 
@@ -191,6 +193,26 @@ def get_release(ledger: Ledger, name: str) -> Release:
     return _release(operation)
 
 
+def named_version(table: Table, name: str, ledger: Ledger | None) -> ResolvedPoint:
+    """Return the version that a release of this table names, or else a tag.
+
+    Raises `NotFoundError` where there is neither, where the release was interrupted (its tag alone is none),
+    or where its snapshot was expired.
+    """
+    release = _release_of(".".join(table.name()), name, ledger) if ledger else None
+    if release is None:
+        return resolve_ref(table, name, "tag")
+    found = resolve(table, release.snapshot_id, ledger)
+    return replace(found, described=f"release {name}")
+
+
+def _release_of(table: str, name: str, ledger: Ledger) -> ReleasedVersion | None:
+    for operation in ledger.operations(RELEASE):
+        if operation.id == _id(name) and table in {one.table for one in _content(operation).versions}:
+            return next(one for one in get_release(ledger, name).versions if one.table == table)
+    return None
+
+
 def drop_release(catalog: Catalog, ledger: Ledger, name: str) -> None:
     """Forget a release, finished or interrupted, with its tags; snapshots stay until expiry."""
     operation = ledger.operation(_id(name))
@@ -226,7 +248,8 @@ def plan_release_rollback(
     table or snapshot of it is gone.
     """
     release = get_release(ledger, name)
-    return plan_versions(catalog, {one.table: one.snapshot_id for one in release.versions}, replicas)
+    released = {one.table: one.snapshot_id for one in release.versions}
+    return plan_versions(catalog, released, replicas, allow_unpublished=True)  # main has shown them
 
 
 def _chosen(tables: CatalogTables, names: Sequence[str] | None) -> Iterator[History]:

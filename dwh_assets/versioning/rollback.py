@@ -25,12 +25,11 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Snapshot
 
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
-from dwh_assets.iceberg.move import Move, move_main
+from dwh_assets.iceberg.move import TAG_PREFIX, Move, move_main
+from dwh_assets.iceberg.pending import BRANCH_KEY
 from dwh_assets.iceberg.versions import RUN_ID, moment
 from dwh_assets.versioning.catalog_tables import CatalogTables
 from dwh_assets.versioning.provenance import PARTITION_KEY, History, entries
-
-TAG_PREFIX = "before-rollback-"
 
 
 @dataclass(frozen=True)
@@ -118,6 +117,7 @@ def rollback(
     *,
     expected_head: int | None = None,
     allow_lost: bool = False,
+    allow_unpublished: bool = False,
     dry_run: bool = False,
 ) -> TableRollback:
     """Set `main` of a table back to snapshot `to`, and return what that did; a dry run only plans.
@@ -125,14 +125,15 @@ def rollback(
     `expected_head` is the snapshot that the caller saw on `main`: where another is there by now, commits have
     arrived that nobody looked at, and nothing is done. A target beside which `main` has gone another way
     (after a rollback and a new write, the head from before) is refused, because the commits of that way would
-    be lost; `allow_lost` allows it. Either way the tag keeps them.
+    be lost; `allow_lost` allows it. Either way the tag keeps them. A target that `main` is not known to have
+    shown may have failed its audits, and is refused unless `allow_unpublished`.
 
     Raises `NotFoundError` when table or target are not there, `ConfigurationError` for a target that `main`
     never showed or with commits beside it, `ConflictError` when other commits arrived,
     `CommitUnknownError` when the catalog's answer was lost.
     """
     history = CatalogTables(catalog).require(table)
-    plan = plan_table_rollback(history.table, to)
+    plan = plan_table_rollback(history.table, to, allow_unpublished=allow_unpublished)
     if expected_head is not None and expected_head != plan.from_snapshot_id:
         raise ConflictError(
             f"{table}: main was expected at snapshot {expected_head}, but shows {plan.from_snapshot_id}.",
@@ -158,10 +159,11 @@ def apply_table_rollback(catalog: Catalog, plan: TableRollback) -> Table:
     return move_main(catalog, table, plan.move)
 
 
-def plan_table_rollback(table: Table, to: int) -> TableRollback:
+def plan_table_rollback(table: Table, to: int, *, allow_unpublished: bool = False) -> TableRollback:
     """Return what setting `main` to snapshot `to` would do.
 
-    Raises `NotFoundError` when the target is gone, `ConfigurationError` when `main` never showed it.
+    Raises `NotFoundError` when the target is gone, and, unless that is allowed, `ConfigurationError` when
+    `main` is not known to have shown it.
     """
     history = History(table)
     head, target = _head(history), history.kept.get(to)
@@ -170,7 +172,8 @@ def plan_table_rollback(table: Table, to: int) -> TableRollback:
             f"{history.name} has no snapshot {to} (any more), so it cannot be rolled back to it.",
             remedy="Choose one of the table's history; a tag would have kept it from expiry.",
         )
-    _require_shown(history, to)
+    if not allow_unpublished:
+        _require_shown(history, to)
     before, after = _ids(history, head), _ids(history, to)
     dropped = [snapshot for snapshot in history.ancestors(head) if snapshot.snapshot_id not in after]
     beside = not (history.is_at_or_before(to, head) or history.is_at_or_before(head, to))
@@ -208,12 +211,17 @@ def _ids(history: History, snapshot_id: int) -> set[int]:
 
 def _require_shown(history: History, to: int) -> None:
     """Refuse what was only ever on a branch: audits stand between that and `main`."""
-    left = {ref.snapshot_id for name, ref in history.metadata.refs.items() if name.startswith(TAG_PREFIX)}
-    if to not in left and not history.was_shown(to):
+    if not history.was_shown(to):
         raise ConfigurationError(
-            f"{history.name}: main has never shown snapshot {to}, so there is no way back to it.",
-            remedy="Publish its branch instead.",
+            f"{history.name}: main is not known to have shown snapshot {to}{_written_to(history, to)}: its "
+            "rows may never have passed an audit.",
+            remedy="Publish its branch, or allow it: allow_unpublished, or dwh rollback --allow-unpublished.",
         )
+
+
+def _written_to(history: History, snapshot_id: int) -> str:
+    branch = entries(history.kept[snapshot_id]).get(BRANCH_KEY)
+    return f", which was written to branch {branch!r}" if branch else ""
 
 
 def _commit(snapshot: Snapshot) -> Commit:

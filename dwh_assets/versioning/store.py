@@ -145,10 +145,18 @@ class VersionedDataStore:
         with explained(table, self.catalog.name):
             refs.drop_branch(self.catalog, self.load_table(table), name)
 
-    def publish(self, table: str, branch: str) -> Published:
+    def prune_branches(self, table: str) -> list[Ref]:
+        """Forget the table's branches whose time is over, and return them; see `refs.prune_branches`.
+
+        An audited write does that, too.
+        """
+        with explained(table, self.catalog.name):
+            return refs.prune_branches(self.catalog, self.load_table(table))
+
+    def publish(self, table: str, branch: str, *, allow_rolled_back: bool = False) -> Published:
         """Let main take over a branch that goes on from where main is; see `branches.fast_forward`."""
         with explained(table, self.catalog.name):
-            return branches.fast_forward(self.load_table(table), branch)
+            return branches.fast_forward(self.load_table(table), branch, allow_rolled_back=allow_rolled_back)
 
     def cherry_pick(self, table: str, source: str | int) -> Published:
         """Append to main what a branch, or one of its snapshots, appended; see `cherry_pick.cherry_pick`."""
@@ -181,6 +189,7 @@ class VersionedDataStore:
         *,
         expected_head: int | None = None,
         allow_lost: bool = False,
+        allow_unpublished: bool = False,
         dry_run: bool = False,
     ) -> TableRollback:
         """Set main of one table back to a point, and tag the head that it leaves; see `rollback.rollback`."""
@@ -191,6 +200,7 @@ class VersionedDataStore:
             snapshot_id,
             expected_head=expected_head,
             allow_lost=allow_lost,
+            allow_unpublished=allow_unpublished,
             dry_run=dry_run,
         )
 
@@ -198,12 +208,15 @@ class VersionedDataStore:
         """Bring back the rows of a filter as they were, as one new snapshot; see `restore.restore`."""
         return restore(self.catalog, table, self.resolve(table, to).snapshot_id, where)
 
-    def plan_rollback(self, table: str, to: Point, replicas: Replicas = None) -> GraphRollback:
+    def plan_rollback(
+        self, table: str, to: Point, replicas: Replicas = None, *, allow_unpublished: bool = False
+    ) -> GraphRollback:
         """Plan to bring a table back, with all that was computed from it and every replica.
 
         Nothing changes until `apply_rollback`; see `graph.plan_rollback`.
         """
-        return plan_rollback(self.catalog, table, self.resolve(table, to).snapshot_id, replicas)
+        snapshot_id = self.resolve(table, to).snapshot_id
+        return plan_rollback(self.catalog, table, snapshot_id, replicas, allow_unpublished=allow_unpublished)
 
     def apply_rollback(
         self, plan: GraphRollback, replicas: Replicas = None, *, allow_lost: bool = False

@@ -38,8 +38,6 @@ class Changes(AbstractContextManager["Changes"]):
 
     def __exit__(self, *_: object) -> None:
         self.diff.close()
-        if self._sides:
-            self._sides.close()
 
     @cached_property
     def _sides(self) -> Sides | None:

@@ -112,6 +112,22 @@ def rows_figures(
     return grouped_figures(side, columns, counted, ())[()]
 
 
+def native_rows_figures(side: Side, columns: Sequence[ComparedColumn]) -> RowsFigures:
+    """Return the figures of all rows, hashed by DuckDB's own function: a tenth of the work of a text's MD5.
+
+    Only for two sides that this very DuckDB computes, see `sides.alike`: its hash is not that of other
+    versions.
+    """
+    values_sql = [f"{side.value_sql(column)} AS value_{n}" for n, column in enumerate(columns)]
+    names_sql = [f"value_{n}" for n in range(len(columns))]
+    hash_sql = f"hash({', '.join(names_sql)})"
+    counts_sql = [f"COUNT({name_sql})" for name_sql in names_sql]
+    ((count, total, *present),) = side.fetch(
+        columns, ", ".join(values_sql), ", ".join(["COUNT(*)", f"SUM({hash_sql})", *counts_sql])
+    )
+    return RowsFigures(RowsHash(int(count), (int(total or 0),)), tuple(map(int, present)))
+
+
 def grouped_figures(
     side: Side,
     columns: Sequence[ComparedColumn],

@@ -21,6 +21,7 @@ from dwh_assets.warehouses.fingerprint import (
     column_figures,
     grouped_figures,
     hashed_columns,
+    native_rows_figures,
     rows_figures,
 )
 from dwh_assets.warehouses.grouping import Grouping
@@ -32,7 +33,7 @@ from dwh_assets.warehouses.parity_report import (
 )
 from dwh_assets.warehouses.parity_rows import compare_rows
 from dwh_assets.warehouses.session import Session
-from dwh_assets.warehouses.sides import LakeSide, ReplicaSide, Side, compared_columns
+from dwh_assets.warehouses.sides import LakeSide, ReplicaSide, Side, alike, compared_columns
 from dwh_assets.warehouses.source import Source
 
 Answer = TypeVar("Answer")
@@ -47,8 +48,11 @@ def verify(
     level: Level = "fingerprint",
     *,
     keys: Sequence[str] | None = None,
+    current_sql: str = "TRUE",
 ) -> ParityReport:
     """Compare a replica, whose columns are `columns`, with its table at the snapshot that it holds.
+
+    Only rows of the replica count for which `current_sql` is true.
 
     `count` compares numbers of rows; the table's are known without reading any. `fingerprint` compares
     hashes, computed on both sides at once; only where they differ it looks for the columns and partitions
@@ -56,7 +60,7 @@ def verify(
     not remember its own. Raises `ConfigurationError` for another level.
     """
     started = time.monotonic()
-    parity = _Parity(session, target, columns, source, keys)
+    parity = _Parity(source, ReplicaSide(session, target, current_sql), columns, keys)
     compare = {"count": parity.count, "fingerprint": parity.fingerprint, "full": parity.full}.get(level)
     if compare is None:
         raise ConfigurationError(
@@ -70,14 +74,12 @@ class _Parity:
 
     def __init__(
         self,
-        session: Session,
-        target: Target,
-        columns: Sequence[ReplicaColumn],
         source: Source,
+        replica: ReplicaSide,
+        columns: Sequence[ReplicaColumn],
         keys: Sequence[str] | None,
     ) -> None:
-        self._source, self._target = source, target
-        self._lake, self._replica = LakeSide(source), ReplicaSide(session, target)
+        self._source, self._lake, self._replica = source, LakeSide(source), replica
         self._columns, self._left_out = compared_columns(columns, source.schema)
         self._hashed, self._counted = hashed_columns(self._columns, (self._lake, self._replica))
         self._keys = known_keys(source.table.metadata, source.schema) if keys is None else list(keys)
@@ -91,7 +93,7 @@ class _Parity:
 
     def fingerprint(self) -> ParityReport:
         """Compare hashes."""
-        table, replica = self._both(lambda side: rows_figures(side, self._hashed, self._counted))
+        table, replica = self._both(self._figures)
         not_compared = {**self._left_out, **{column.name: _NO_TEXT for column in self._counted}}
         return self._report(
             "fingerprint",
@@ -102,6 +104,11 @@ class _Parity:
             bytes=self._file_bytes,
             **({} if table == replica else self._differences()),
         )
+
+    def _figures(self, side: Side) -> RowsFigures:
+        if self._hashed and not self._counted and alike(self._replica, self._hashed):
+            return native_rows_figures(side, self._hashed)
+        return rows_figures(side, self._hashed, self._counted)
 
     def full(self) -> ParityReport:
         """Compare all values."""
@@ -133,7 +140,7 @@ class _Parity:
     ) -> ParityReport:
         return ParityReport(
             table=self._source.name,
-            target=self._target,
+            target=self._replica.target,
             warehouse=self._replica.dialect.capabilities.warehouse,
             level=level,
             equal=equal,

@@ -90,8 +90,7 @@ class _Comparison:
 
     def _of_replica(self, replica: ReplicaSide) -> Iterator[pa.RecordBatch]:
         values_sql = ", ".join(fetched_sql(replica.dialect, column.held) for column in self._columns)
-        table_sql = replica.dialect.qualify(replica.target)
-        query_sql = f"SELECT {values_sql} FROM {table_sql}"
+        query_sql = f"SELECT {values_sql} FROM {replica.rows_sql}"
         arriving = Arriving(str(replica.target), None)
         held = [column.held for column in self._columns]
         rows = arriving.counted(decoded(replica.session.stream(query_sql), held, str(replica.target)))

@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from operator import methodcaller
 from typing import Any, Protocol
 
 import pyarrow as pa
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from dwh_assets.errors import ConflictError, NotFoundError, UnsupportedError
+from dwh_assets.errors import (
+    ConfigurationError,
+    ConflictError,
+    NotFoundError,
+    UnavailableError,
+    UnsupportedError,
+)
 from dwh_assets.ledger import Ledger, Pin
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Mode, ReplicaState, SyncResult, Target
 from dwh_assets.warehouses.columns import decoded, fetched_sql, replica_columns
 from dwh_assets.warehouses.dialect import Dialect, ReplicaColumn
+from dwh_assets.warehouses.external import ShowFiles
 from dwh_assets.warehouses.history import KeepChanges, KeepVersions, current_rows_sql
 from dwh_assets.warehouses.options import ReplicaOptions
+from dwh_assets.warehouses.parity import verify
+from dwh_assets.warehouses.parity_report import Level, ParityReport
 from dwh_assets.warehouses.patience import Patience
+from dwh_assets.warehouses.repair import repair
 from dwh_assets.warehouses.session import Purpose, Session
-from dwh_assets.warehouses.source import open_source
+from dwh_assets.warehouses.source import Source, open_source
 from dwh_assets.warehouses.state import Records
-from dwh_assets.warehouses.sync import Sync
+from dwh_assets.warehouses.sync import Brought, Sync
 
-SYNCS: dict[Mode, type[Sync]] = {"copy": Sync, "merge_into": KeepVersions, "append_only": KeepChanges}
+SYNCS: dict[Mode, type[Sync]] = {
+    "copy": Sync,
+    "merge_into": KeepVersions,
+    "append_only": KeepChanges,
+    "external": ShowFiles,
+}
 
 
 class Sessions(Protocol):
@@ -114,14 +130,62 @@ class Replica:
         columns that the warehouse cannot hold, `ConfigurationError` when `into` is somebody else's table,
         and `UnavailableError` when the warehouse is not free in time.
         """
-        started = time.monotonic()
-        patience = Patience(self.sessions.wait_seconds)
-        while True:
-            try:
-                result = self._attempt(catalog_or_table, snapshot_id, on_progress, run_id, ledger)
-                return replace(result, seconds=time.monotonic() - started)
-            except ConflictError as conflict:
-                patience.wait(f"The replica {self.into}", "another sync", conflict)
+
+        def bring(session: Session) -> SyncResult:
+            # Opened once the warehouse is: what was newest before the wait may be so no more.
+            source = open_source(catalog_or_table, self.table, snapshot_id)
+            self._pin(ledger, source.snapshot_id)
+            result = self._brought(session, source, methodcaller("bring"), on_progress, run_id)
+            self._unpin_others(ledger, source.snapshot_id)
+            return result
+
+        return self._patiently(bring, run_id)
+
+    def verify(self, catalog_or_table: Catalog | Table, level: Level = "fingerprint") -> ParityReport:
+        """Compare the replica with its table at the snapshot that it holds.
+
+        `count` compares numbers of rows; `fingerprint` hashes of all values, each side computing its own;
+        `full` fetches all rows and names those that differ. Raises `NotFoundError` for a replica never
+        loaded and for a snapshot that was expired, `UnsupportedError` for one that holds changes.
+        """
+        with self._open(read_only=True) as session:
+            current_sql = self._current_sql(session.dialect)
+            held = self._held(session)
+            columns = list(self._held_columns(session, held).values())
+            source = open_source(catalog_or_table, self.table, held.snapshot_id)
+            return verify(session, self.target, columns, source, level, current_sql=current_sql)
+
+    def repair(
+        self,
+        catalog_or_table: Catalog | Table,
+        report: ParityReport,
+        *,
+        on_progress: Callable[[str], None] | None = None,
+        run_id: str | None = None,
+    ) -> SyncResult:
+        """Load what a report says to differ again: just those parts, or all rows where it names none.
+
+        Raises `ConfigurationError` for a report of another replica.
+        """
+        if (report.table, report.target) != (self.table, self.target):
+            raise ConfigurationError(
+                f"This is a report on {report.target} of {report.table}, not on {self.into} of {self.table}.",
+                remedy="Verify this replica.",
+            )
+
+        def mend(session: Session) -> SyncResult:
+            source = open_source(catalog_or_table, self.table, report.snapshot_id)
+            parts = ", ".join(part.name for part in report.partitions)
+            how: Callable[[Sync], Brought]
+            if report.groups and self.mode == "copy":
+                columns = self._held_columns(session, self._held(session))
+                found = repair(report, list(columns.values()), source)
+                how = methodcaller("mend", found, f"repair of {parts}")
+            else:
+                how = methodcaller("reload", "repair")
+            return self._brought(session, source, how, on_progress, run_id)
+
+        return self._patiently(mend, run_id)
 
     def read(
         self, columns: Sequence[str] | None = None, where: Mapping[str, Any] | None = None
@@ -134,7 +198,7 @@ class Replica:
         """
         with ExitStack() as stack:
             session = stack.enter_context(self._open(read_only=True))
-            held = self._held_columns(session)
+            held = self._held_columns(session, self._held(session))
             chosen = [_named(held, name, self.into) for name in columns] if columns else list(held.values())
             query_sql, values = self._query(session.dialect, chosen, held, where or {})
             rows = decoded(session.stream(query_sql, *values), chosen, self.into)
@@ -143,7 +207,7 @@ class Replica:
     def count(self) -> int:
         """Return how many rows the replica has, counted; `NotFoundError` when it was never loaded."""
         with self._open(read_only=True) as session:
-            self._held_columns(session)
+            self._held(session)
             rows_sql = f"{session.dialect.qualify(self.target)} WHERE {self._current_sql(session.dialect)}"
             return int(session.fetch(f"SELECT count(*) FROM {rows_sql}")[0][0])
 
@@ -159,37 +223,44 @@ class Replica:
         if ledger:
             ledger.unpin(self.owner)
 
-    def _attempt(
+    def _patiently(self, work: Callable[[Session], SyncResult], run_id: str | None) -> SyncResult:
+        """Do it over a session of its own, again while another sync is in the way."""
+        started = time.monotonic()
+        patience = Patience(self.sessions.wait_seconds)
+        while True:
+            try:
+                with self._open(run_id=run_id) as session:
+                    result = work(session)
+                return replace(result, seconds=time.monotonic() - started)
+            except ConflictError as conflict:
+                patience.wait(f"The replica {self.into}", "another sync", conflict)
+
+    def _brought(
         self,
-        catalog_or_table: Catalog | Table,
-        snapshot_id: int | None,
+        session: Session,
+        source: Source,
+        how: Callable[[Sync], Brought],
         on_progress: Callable[[str], None] | None,
         run_id: str | None,
-        ledger: Ledger | None,
     ) -> SyncResult:
-        with self._open(run_id=run_id) as session:
-            # Opened once the warehouse is: what was newest before the wait may be so no more.
-            source = open_source(catalog_or_table, self.table, snapshot_id)
-            arriving = Arriving(f"{self.table} into {self.into}", on_progress)
-            self._pin(ledger, source.snapshot_id)
-            sync = SYNCS[self.mode](session, self.target, source, self.mode, self.options, arriving, run_id)
-            brought = sync.bring()
-            self._unpin_others(ledger, source.snapshot_id)
-            if brought.method != "none":
-                session.sweep(self.target)
-            return SyncResult(
-                mode=self.mode,
-                method=brought.method,
-                reason=brought.reason,
-                from_snapshot=brought.before.snapshot_id if brought.before else None,
-                to_snapshot=source.snapshot_id,
-                rows_inserted=brought.rows_inserted,
-                rows_updated=brought.rows_updated,
-                rows_deleted=brought.rows_deleted,
-                bytes=arriving.bytes,
-                statements=session.statements,
-                seconds=0.0,
-            )
+        arriving = Arriving(f"{self.table} into {self.into}", on_progress)
+        sync = SYNCS[self.mode](session, self.target, source, self.mode, self.options, arriving, run_id)
+        brought = how(sync)
+        if brought.method != "none":
+            session.sweep(self.target)
+        return SyncResult(
+            mode=self.mode,
+            method=brought.method,
+            reason=brought.reason,
+            from_snapshot=brought.before.snapshot_id if brought.before else None,
+            to_snapshot=source.snapshot_id,
+            rows_inserted=brought.rows_inserted,
+            rows_updated=brought.rows_updated,
+            rows_deleted=brought.rows_deleted,
+            bytes=arriving.bytes,
+            statements=session.statements,
+            seconds=0.0,
+        )
 
     def _pin(self, ledger: Ledger | None, snapshot_id: int | None) -> None:
         """Keep the snapshot from being expired, before the replica holds it."""
@@ -202,15 +273,30 @@ class Replica:
         if ledger:
             ledger.unpin(self.owner, keep=snapshot_id)
 
-    def _open(self, *, read_only: bool = False, run_id: str | None = None) -> AbstractContextManager[Session]:
-        return self.sessions.open(Purpose(self.table, run_id), read_only=read_only)
+    @contextmanager
+    def _open(self, *, read_only: bool = False, run_id: str | None = None) -> Iterator[Session]:
+        with self.sessions.open(Purpose(self.table, run_id), read_only=read_only) as session:
+            if self.mode == "external":
+                session.require_files()
+            yield session
 
-    def _held_columns(self, session: Session) -> dict[str, ReplicaColumn]:
-        """The columns that the replica holds, by their names in the lake."""
+    def _held(self, session: Session) -> ReplicaState:
+        """Return the record of what the replica holds."""
         held = Records(session, self.target).read()
-        found = session.describe(self.target)
-        if held is None or held.synced_at is None or held.table != self.table or found is None:
+        if held is None or held.synced_at is None or held.table != self.table:
             raise NotFoundError(f"The replica {self.into} was never loaded.", remedy="Sync it first.")
+        if held.pending:
+            since, _, doing = held.pending.partition(" ")
+            raise UnavailableError(
+                f"{self.into}: since {since} a sync is {doing}; nobody knows which version this is.",
+                remedy="Wait for it, or sync again if it has died.",
+            )
+        if session.describe(self.target) is None:
+            raise NotFoundError(f"The replica's table {self.into} was dropped.", remedy="Sync it again.")
+        return held
+
+    def _held_columns(self, session: Session, held: ReplicaState) -> dict[str, ReplicaColumn]:
+        """The columns that the replica holds, by their names in the lake."""
         columns = replica_columns(held.schema, session.dialect, held.types, self.table)
         return {column.field.name: column for column in columns}
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from dwh_assets.errors import UnsupportedError
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Target
 from dwh_assets.warehouses.dialect import Dialect, ReplicaColumn
@@ -114,6 +115,21 @@ class Session(ABC):
 
         Only called where DDL is not transactional. May be repeated. The staging table may be used up.
         """
+
+    def require_files(self) -> None:
+        """See to it that this connection can read the lake's own files. Raises `UnsupportedError`."""
+        raise UnsupportedError(
+            f"{self.dialect.capabilities.warehouse} is not set up to read the lake's own files.",
+            remedy="Use mode: copy, or see the warehouse's page in docs/ for what external needs.",
+        )
+
+    def show_files(self, target: Target, metadata_location: str, snapshot_id: int | None) -> None:
+        """Make the target show an Iceberg table's files; `snapshot_id` is None for the newest snapshot.
+
+        In one step that readers do not notice; may be repeated. Raises `UnsupportedError` for a snapshot
+        where the warehouse shows the newest only.
+        """
+        self.require_files()
 
     @abstractmethod
     def drop_table(self, target: Target) -> None:

@@ -66,10 +66,11 @@ class Side(ABC):
 
 @dataclass(frozen=True)
 class ReplicaSide(Side):
-    """The rows of a replica, where they are."""
+    """The rows of a replica, where they are; `current_sql` is true of those that the table has now."""
 
     session: Session
     target: Target
+    current_sql: str = "TRUE"
 
     @property
     def dialect(self) -> Dialect:
@@ -89,16 +90,19 @@ class ReplicaSide(Side):
 
     def rows(self) -> int:
         """Return how many rows it has, counted."""
-        table_sql = self.dialect.qualify(self.target)
-        return int(self.session.fetch(f"SELECT COUNT(*) FROM {table_sql}")[0][0])
+        return int(self.session.fetch(f"SELECT COUNT(*) FROM {self.rows_sql}")[0][0])
+
+    @property
+    def rows_sql(self) -> str:
+        """What follows upon `FROM`."""
+        return f"{self.dialect.qualify(self.target)} WHERE {self.current_sql}"
 
     def fetch(
         self, columns: Sequence[ComparedColumn], inner_sql: str, outer_sql: str, tail_sql: str = ""
     ) -> list[tuple[Any, ...]]:
         """Select from the replica."""
-        table_sql = self.dialect.qualify(self.target)
         return self.session.fetch(
-            f"SELECT {outer_sql} FROM (SELECT {inner_sql} FROM {table_sql}) AS compared {tail_sql}"
+            f"SELECT {outer_sql} FROM (SELECT {inner_sql} FROM {self.rows_sql}) AS compared {tail_sql}"
         )
 
 
@@ -143,6 +147,16 @@ class LakeSide(Side):
         name = "no_rows"
         connection.register(name, arrow_schema(schema).empty_table())
         return LiveRows(f"SELECT * FROM {quote_identifier(name)}", ())
+
+
+def alike(replica: ReplicaSide, columns: Sequence[ComparedColumn]) -> bool:
+    """Tell whether this process's DuckDB computes both sides, and has the same types on both."""
+    return replica.dialect.capabilities.warehouse == "duckdb" and all(
+        column.field.field_type.is_primitive
+        and column.held.holding.encode is None
+        and column.held.holding.sql_type == _native(column).sql_type
+        for column in columns
+    )
 
 
 def _native(column: ComparedColumn) -> Holding:

@@ -16,7 +16,8 @@ from dwh_assets.warehouses.columns import replica_columns
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.evolution import CannotFollow, ColumnStep, column_steps, held_columns
 from dwh_assets.warehouses.options import ReplicaOptions
-from dwh_assets.warehouses.session import Session
+from dwh_assets.warehouses.repair import Repair
+from dwh_assets.warehouses.session import Layout, Session, encoded
 from dwh_assets.warehouses.source import Source
 from dwh_assets.warehouses.state import Records
 
@@ -66,8 +67,47 @@ class Sync:
     def _transactional(self) -> bool:
         return self.session.dialect.capabilities.transactional_ddl
 
+    def reload(self, reason: str) -> Brought:
+        """Load all rows, whatever is held. Raises `ConflictError` when another sync came between."""
+        seen, found = self.records.read(), self.session.describe(self.target)
+        self._require_ours(seen, found)
+        if seen is None or not seen.synced_at:
+            return self.bring()
+        self._wait_for_other(seen)
+        return self._reload(seen, seen, found, reason)
+
+    def mend(self, repair: Repair, reason: str) -> Brought:
+        """Replace the rows of the parts that differ. Raises `ConflictError` when the replica moved on."""
+        seen = self.records.read()
+        if seen is None or seen.pending or seen.snapshot_id != self.source.snapshot_id:
+            raise ConflictError(f"{self.target} was synced meanwhile.", remedy="Verify it again.")
+        staging = self.session.staging(self.target, "rows")
+        self.session.create_table(staging, self.columns, Layout(), existing="replace")
+        rows = self.arriving.counted(encoded(repair.rows(), self.columns))
+        with self.arriving.failures():
+            self.session.insert(staging, self.columns, rows)
+        condition_sql, values = repair.condition(self.session, self.target)
+        with self.session.transaction():
+            claimed = self.records.claim(seen)
+            deleted = self.session.execute(
+                f"DELETE FROM {self.session.dialect.qualify(self.target)} WHERE {condition_sql}", *values
+            )
+            inserted = copy_rows(self.session, staging, self.target, self.columns)
+            self.records.change(claimed, self._state(seen.rows))
+        self.session.drop_table(staging)
+        return Brought("incremental", reason, seen, inserted, 0, deleted)
+
     def bring(self) -> Brought:
         """Do what is needed. Raises `ConflictError` when another sync came between."""
+        seen, found = self._prepared()
+        held = seen if seen.synced_at else None
+        try:
+            return self._follow(seen, held, found)
+        except ReloadNeeded as reason:
+            return self._reload(seen, held, found, str(reason))
+
+    def _prepared(self) -> tuple[ReplicaState, Sequence[str] | None]:
+        """Return the record, and the names of the target's columns where it is there."""
         _ = self.columns  # what cannot be held is refused before anything is made
         found, recorded = self.session.describe(self.target), self.records.read()
         self._require_ours(recorded, found)
@@ -76,11 +116,7 @@ class Sync:
             self.session.ensure_schema(self.target)
         seen = recorded or self.records.prepare(self.source.name)
         self._wait_for_other(seen)
-        held = seen if seen.synced_at else None
-        try:
-            return self._follow(seen, held, found)
-        except ReloadNeeded as reason:
-            return self._reload(seen, held, found, str(reason))
+        return seen, found
 
     # --- Deciding ---
 

@@ -58,9 +58,24 @@ def test_what_a_diverged_branch_appends_can_be_picked(lake: Lake, dwh: Dwh) -> N
     assert lake.column("id") == [2, 3, 4, 5, 9]
 
 
+def test_what_main_has_rolled_back_comes_back_only_if_that_is_allowed(lake: Lake, dwh: Dwh) -> None:
+    dwh("rollback", TABLE, "1 version ago", "--yes")
+    rolled_back = lake.column("id")
+    refused = dwh("publish", TABLE, "trial", "--json")
+    assert (refused.error["type"], refused.code) == ("DivergedError", 1)
+    assert "--allow-rolled-back" in refused.error["remedy"]
+    assert lake.column("id") == rolled_back
+    assert dwh("publish", TABLE, "trial", "--allow-rolled-back").code == 0
+    assert lake.column("id") == [2, 3, 4, 9]
+
+
 @pytest.mark.parametrize(
     ("arguments", "kind", "code"),
-    [(("nothing",), "NotFoundError", 1), (("trial", "--drop", "--cherry-pick"), "UsageError", 2)],
+    [
+        (("nothing",), "NotFoundError", 1),
+        (("trial", "--drop", "--cherry-pick"), "UsageError", 2),
+        (("trial", "--allow-rolled-back", "--cherry-pick"), "UsageError", 2),
+    ],
 )
 def test_what_cannot_be_published(dwh: Dwh, arguments: tuple[str, ...], kind: str, code: int) -> None:
     error = dwh("publish", TABLE, *arguments, "--json").error

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from dwh_assets.iceberg.refs import create_branch
 from dwh_tests.cli.conftest import Dwh, ids
 from dwh_tests.iceberg.conftest import TABLE, Lake
 
@@ -73,6 +75,18 @@ def test_what_is_refused_changes_nothing(
     assert (told.code, told.out) == (code, "")
     assert said in told.err
     assert lake.metadata == before
+
+
+def test_branches_whose_time_is_over_are_pruned(lake: Lake, dwh: Dwh) -> None:
+    assert dwh("branch", TABLE, "--prune").out == f"{TABLE} has no branch whose time is over.\n"
+    create_branch(lake.catalog, lake.table, "over", lifetime=timedelta(milliseconds=1))
+    dwh("branch", TABLE, "later", "--lifetime", "1d")
+    time.sleep(0.01)
+    (pruned,) = dwh("branch", TABLE, "--prune", "--json").json["pruned"]
+    assert (pruned["name"], pruned["snapshot_id"]) == ("over", ids(lake)[-1])
+    assert list(refs(lake)) == ["main", "later"]
+    for other in (("later",), ("--lifetime", "1d"), ("--drop",)):
+        assert dwh("branch", TABLE, *other, "--prune").code == 2
 
 
 def test_a_table_without_tags_says_so(dwh: Dwh) -> None:

@@ -13,7 +13,7 @@ from dwh_assets.versioning.graph import plan_rollback
 from dwh_assets.versioning.graph_apply import apply_rollback
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_tests.cli.conftest import Dwh, Told, called, environment_of, ids
-from dwh_tests.iceberg.conftest import TABLE, Lake
+from dwh_tests.iceberg.conftest import TABLE, Lake, multiset
 from dwh_tests.versioning.graph import GraphLake
 from dwh_tests.versioning.test_graph import MIDDLE, RAW, TOP, generation, heads, held_open
 from dwh_tests.warehouses.lake import query
@@ -34,15 +34,15 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(lake: Lake, dwh: Dwh) 
 
 def test_it_is_done_when_told_to_and_undone_as_it_says(lake: Lake, dwh: Dwh) -> None:
     first, _, third = ids(lake)
-    rows = {snapshot: lake.rows(int(snapshot)) for snapshot in (first, third)}
+    rows = {snapshot: multiset(lake.rows(int(snapshot))) for snapshot in (first, third)}
     done = dwh("rollback", TABLE, "2 versions ago", "--yes")
     assert done.code == 0
     assert lake.metadata["current-snapshot-id"] == int(first)
-    assert lake.rows() == rows[first]
+    assert multiset(lake.rows()) == rows[first]
     undo = next(line for line in done.out.splitlines() if "The undo: dwh " in line)
     assert dwh(*undo.partition("The undo: dwh ")[2].split()).code == 0
     assert lake.metadata["current-snapshot-id"] == int(third)
-    assert lake.rows() == rows[third]
+    assert multiset(lake.rows()) == rows[third]
 
 
 def test_commits_beside_the_target_are_not_lost_unless_told_so(lake: Lake, dwh: Dwh) -> None:
@@ -55,6 +55,19 @@ def test_commits_beside_the_target_are_not_lost_unless_told_so(lake: Lake, dwh: 
     assert lake.metadata["current-snapshot-id"] == head
     assert dwh("rollback", TABLE, third, "--yes", "--allow-lost").code == 0
     assert lake.metadata["current-snapshot-id"] == int(third)
+
+
+@pytest.mark.parametrize("graph", [(), ("--graph",)], ids=["table", "graph"])
+def test_what_was_never_published_is_refused_unless_told_so(
+    lake: Lake, dwh: Dwh, graph: tuple[str, ...]
+) -> None:
+    lake.write(pa.table({"id": [9], "place": ["eu"], "price": [1.0]}), branch="trial")
+    head = lake.metadata["current-snapshot-id"]
+    refused = dwh("rollback", TABLE, "trial", "--yes", *graph, "--json").error
+    assert (refused["type"], "--allow-unpublished" in refused["remedy"]) == ("ConfigurationError", True)
+    assert lake.metadata["current-snapshot-id"] == head
+    assert dwh("rollback", TABLE, "trial", "--yes", *graph, "--allow-unpublished").code == 0
+    assert 9 in lake.column("id")
 
 
 def test_where_main_stands_already_is_told(dwh: Dwh) -> None:

@@ -25,7 +25,10 @@ def loaded(yaml: str, resources: Mapping[str, Any] | None = None) -> Iterator[dg
 _IDLE: dict[str, Any] = {
     "iceberg": dg.ResourceDefinition.none_resource(),
     "iceberg_io_manager": dg.FilesystemIOManager(),
-    "duckdb_replica_io_manager": dg.FilesystemIOManager(),
+    **{
+        f"{warehouse}_replica_io_manager": dg.FilesystemIOManager()
+        for warehouse in ("duckdb", "motherduck", "snowflake", "bigquery", "eu_snowflake")
+    },
 }
 
 

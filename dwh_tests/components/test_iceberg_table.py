@@ -13,7 +13,6 @@ from dagster_duckdb import DuckDBResource
 
 from dwh_assets import IcebergWriter
 from dwh_assets.components import IcebergTable
-from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
 from dwh_tests.components.project import COMPUTED, loaded, table
 from dwh_tests.orchestration.lake import QUIET, Lake, failure_text
 
@@ -53,9 +52,7 @@ FULL = f"""
 @pytest.fixture
 def shop(lake: Lake) -> Lake:
     """A lake that has a DuckDB file beside it."""
-    duckdb = DuckDBResource(database=str(lake.folder / "replicas.duckdb"))
-    manager = DuckDBReplicaIOManager(iceberg=lake.iceberg, duckdb=duckdb)
-    lake.resources |= {"duckdb": duckdb, "duckdb_replica_io_manager": manager}
+    lake.replicate()
     return lake
 
 
@@ -127,7 +124,7 @@ def test_a_declaration_becomes_replica_checks_and_job() -> None:
             "iceberg/shop/prices:doctor": False,
             "iceberg/shop/orders:doctor": False,
             "iceberg/shop/orders:key_is_unique": False,
-            "duckdb/shop/orders:same_rows_as_table": True,
+            "duckdb/shop/orders:parity": True,
         }
         job = definitions.resolve_job_def("shop_orders")
         assert {key.to_user_string() for key in job.asset_layer.asset_graph.asset_check_keys} == set(
@@ -178,7 +175,7 @@ def test_partitions_and_replica_hold_the_rows(shop: Lake) -> None:
     assert {check.check_name: check.passed for check in result.get_asset_check_evaluations()} == {
         "doctor": True,
         "key_is_unique": True,
-        "same_rows_as_table": True,
+        "parity": True,
     }
 
 

@@ -119,11 +119,117 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
     "no tag": ("> tags: {'a b!': x}", ("tags", "'a b!'")),
     "unknown warehouse": (
         "  replicas:\n>   - warehouse: oracle",
-        ("replicas.0.warehouse is 'oracle'", "'duckdb'"),
+        ("replicas.0.warehouse is 'oracle'", "'duckdb', 'motherduck', 'snowflake' or 'bigquery'"),
     ),
-    "two replicas in one warehouse": (
+    "two replicas of one name": (
         "> replicas: [{warehouse: duckdb}, {warehouse: duckdb, into: a.b}]",
-        ("replicas", "one replica in each warehouse"),
+        ("replicas", "2 replicas have the key [duckdb, namespace, table]"),
+    ),
+    "two replicas in one place": (
+        "> replicas: [{warehouse: duckdb, into: a.b}, {warehouse: duckdb, into: a.b, name: other}]",
+        ("replicas", "2 replicas are in one place of duckdb", "another into"),
+    ),
+    "no name of a replica": (
+        "  replicas:\n    - warehouse: duckdb\n>     name: q3-orders",
+        ("replicas.0.name is 'q3-orders'", "plain name"),
+    ),
+    "no mode": (
+        "  replicas:\n    - warehouse: duckdb\n>     mode: mirror",
+        ("replicas.0.mode is 'mirror'", "'copy'", "'external'", "'merge_into'", "'append_only'"),
+    ),
+    "unknown attribute of a replica": (
+        "  replicas:\n    - warehouse: snowflake\n>     clusterby: [id]",
+        ("replicas.0.clusterby", "did you mean cluster_by?"),
+    ),
+    "no level of parity": (
+        "  replicas:\n    - warehouse: duckdb\n>     parity: rows",
+        ("replicas.0.parity is 'rows'", "'fingerprint'"),
+    ),
+    "no cron of a replica": (
+        "  replicas:\n    - warehouse: duckdb\n>     verify_schedule: nightly",
+        ("replicas.0.verify_schedule is 'nightly'", "0 3 * * *"),
+    ),
+    "a pin into the past": (
+        "  replicas:\n    - warehouse: duckdb\n>     pin_days: -1",
+        ("replicas.0.pin_days is -1", "greater"),
+    ),
+    "an index where there are none": (
+        "  replicas:\n>   - {warehouse: snowflake, indexes: [[id]]}",
+        ("replicas.0", "indexes is for duckdb and motherduck; snowflake has no such thing"),
+    ),
+    "an index that is no list of columns": (
+        "  replicas:\n    - warehouse: duckdb\n      indexes:\n>       - id",
+        ("replicas.0.indexes.0 is 'id'", "list"),
+    ),
+    "partitions where there are none": (
+        "  replicas:\n>   - {warehouse: duckdb, partition_by: {field: at}}",
+        ("replicas.0", "partition_by is for bigquery"),
+    ),
+    "partitions of no time": (
+        "  replicas:\n    - warehouse: bigquery\n      partition_by:\n>       transform: week",
+        ("replicas.0.partition_by.transform is 'week'", "'month'"),
+    ),
+    "a history that stays where it is": (
+        "  replicas:\n>   - {warehouse: duckdb, mode: merge_into, at: q3}",
+        ("replicas.0", "at keeps one version; mode merge_into is a history"),
+    ),
+    "changes that are compared with rows": (
+        "  replicas:\n>   - {warehouse: duckdb, mode: append_only, parity: count}",
+        ("replicas.0", "parity is for rows of the table; with mode append_only they are changes"),
+    ),
+    "how to write what is not written": (
+        "  replicas:\n>   - {warehouse: snowflake, mode: external, nested: json}",
+        ("replicas.0", "nested is for rows that are written; with mode external none are"),
+    ),
+    "an audit of no kind": (
+        "  audits:\n>   - {kind: no_nulls, columns: [id]}",
+        ("audits.0", "'no_nulls'", "'not_null'", "'foreign_key'"),
+    ),
+    "an audit without its columns": (
+        "  audits:\n>   - kind: not_null",
+        ("audits.0.columns is missing",),
+    ),
+    "an audit of no columns": (
+        "  audits:\n    - kind: unique\n>     columns: []",
+        ("audits.0.columns is []", "at least 1"),
+    ),
+    "unknown attribute of an audit": (
+        "  audits:\n    - kind: range\n      column: id\n      min: 0\n>     maximum: 5",
+        ("audits.0.maximum is not an attribute", "did you mean max?"),
+    ),
+    "a range without bounds": (
+        "  audits:\n>   - {kind: range, column: id}",
+        ("audits.0", "a range needs min, max or both"),
+    ),
+    "a change the wrong way round": (
+        "  audits:\n>   - {kind: row_count_change, min_percent: 5, max_percent: -5}",
+        ("audits.0", "min_percent 5.0 is greater than max_percent -5.0"),
+    ),
+    "a foreign key of other columns": (
+        "  audits:\n>   - {kind: foreign_key, columns: [a, b], table: shop.c, references: [id]}",
+        ("audits.0", "2 columns cannot refer to 1"),
+    ),
+    "an audit of no plain name": (
+        "  audits:\n    - kind: sql\n>     name: no gifts\n      query: SELECT 1",
+        ("audits.0.name is 'no gifts'", "letters, digits and _"),
+    ),
+    "two audits of one name": (
+        "> audits: [{kind: unique, columns: [id]}, {kind: unique, columns: [id]}]",
+        ("audits", "two audits are called unique_id"),
+    ),
+    "an audit called as another check": (
+        "> audits: [{kind: sql, name: doctor, query: SELECT 1}]",
+        ("audits: doctor is a check of its own",),
+    ),
+    "no way to publish": ("> publish: at_once", ("publish is 'at_once'", "'after_audit'")),
+    "published without audits": ("> publish: after_audit", ("publish: after_audit needs audits",)),
+    "a stream that is published": (
+        "> publish: after_audit\n  audits: [{kind: unique, columns: [id]}]\n  stream: {name: orders}",
+        ("publish goes without stream",),
+    ),
+    "a branch that is published": (
+        "> publish: after_audit\n  audits: [{kind: unique, columns: [id]}]\n  branch: trial",
+        ("publish goes without branch",),
     ),
     "no partition in a run": ("> partitions_per_run: 0", ("partitions_per_run is 0", "greater", "'all'")),
     "a stream that overwrites": (

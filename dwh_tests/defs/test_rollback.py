@@ -18,9 +18,9 @@ from dagster_duckdb import DuckDBResource
 from pyiceberg.table import DataScan
 
 from dwh_assets.definitions import defs
+from dwh_assets.orchestration.declared_lake import declared_lake
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
-from dwh_assets.orchestration.resources import LedgerResource
-from dwh_assets.orchestration.rollback_job import declared_lake, rollback_job
+from dwh_assets.orchestration.rollback_job import rollback_job
 from dwh_tests.orchestration.lake import QUIET, RANGE_END, RANGE_START, Lake
 
 TABLES = ["nyc.airlines", "nyc.weather", "nyc.flights", "nyc.carrier_delays"]
@@ -68,11 +68,12 @@ class House:
     def __post_init__(self) -> None:
         def manager(database: Path) -> DuckDBReplicaIOManager:
             resource = DuckDBResource(database=str(database))
-            return DuckDBReplicaIOManager(iceberg=self.lake.iceberg, duckdb=resource, wait_seconds=2)
+            return DuckDBReplicaIOManager(
+                iceberg=self.lake.iceberg, ledger=self.lake.ledger, duckdb=resource, wait_seconds=2
+            )
 
         self.lake.resources["duckdb_replica_io_manager"] = manager(self.first)
         self.lake.resources["second_replica_io_manager"] = manager(self.second)
-        self.lake.resources["ledger"] = LedgerResource(url=f"sqlite:///{self.lake.folder / 'ledger.db'}")
         wanted = {key(table) for table in TABLES} | {key("nyc.carrier_delays", "duckdb")}
         wanted.add(key("nyc.weather", "duckdb"))
         shipped = [a for a in defs().assets or [] if isinstance(a, dg.AssetsDefinition) and a.keys & wanted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import uuid
 from collections import Counter
@@ -69,7 +70,9 @@ class Lake:
 
     @property
     def metadata(self) -> Row:
-        found: Row = json.loads(Path(local(self.table.metadata_location)).read_text())
+        location = self.table.metadata_location
+        content = Path(local(location)).read_bytes()
+        found: Row = json.loads(gzip.decompress(content) if ".gz." in location else content)
         return found
 
     @property

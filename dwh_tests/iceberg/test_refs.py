@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 from pyiceberg.catalog import Catalog
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import CommitTableResponse, Table
 from pyiceberg.table.update import AddSnapshotUpdate, SetSnapshotRefUpdate, TableRequirement, TableUpdate
 
+from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import ConfigurationError, ConflictError, DwhError, NotFoundError, UnsupportedError
 from dwh_assets.iceberg.refs import (
     Ref,
@@ -22,8 +25,10 @@ from dwh_assets.iceberg.refs import (
     drop_tag,
     ensure_tag,
     list_refs,
+    prune_branches,
     set_lifetime,
 )
+from dwh_assets.iceberg.write import IcebergWriter
 from dwh_tests.iceberg.conftest import TABLE, Lake
 
 ROWS = pa.table({"id": [1, 2]})
@@ -112,6 +117,48 @@ def test_dropping_leaves_the_others(written: Lake) -> None:
     ]
 
 
+MOMENT = timedelta(milliseconds=1)
+
+
+def test_branches_whose_time_is_over_go_and_nothing_else(written: Lake) -> None:
+    old = _snapshot_of_last_year(written)
+    create_tag(written.catalog, written.table, "tag", old, lifetime=MOMENT)
+    create_branch(written.catalog, written.table, "over", old, lifetime=MOMENT)
+    create_branch(written.catalog, written.table, "later", old, lifetime=DAY)
+    create_branch(written.catalog, written.table, "for ever", old)
+    time.sleep(0.01)
+    assert [ref.name for ref in prune_branches(written.catalog, written.table)] == ["over"]
+    assert list(refs_of(written)) == ["tag", "later", "for ever"]
+    assert old in snapshots_of(written), "what a snapshot holds goes with its expiry"
+    before = written.metadata
+    assert prune_branches(written.catalog, written.table) == []
+    assert written.metadata == before
+
+
+def test_a_branch_that_is_written_to_meanwhile_lives_on(written: Lake) -> None:
+    old = _snapshot_of_last_year(written)
+    create_branch(written.catalog, written.table, "over", old, lifetime=MOMENT)
+    time.sleep(0.01)
+    catalog = Interrupted(written, before=lambda: written.write(ROWS, branch="over"))
+    assert prune_branches(catalog, catalog.load_table(TABLE)) == []
+    assert list(refs_of(written)) == ["over"]
+
+
+def test_a_branch_that_a_writer_makes_is_kept_from_its_newest_commit_on(written: Lake) -> None:
+    config = IcebergWriterConfig(table=TABLE, branch="trial")
+    for kept in (None, DAY):
+        create_branch(written.catalog, written.table, f"kept {kept}", lifetime=kept)
+    for branch in ("trial", "kept None", f"kept {DAY}"):
+        writer = IcebergWriter(
+            config.model_copy(update={"branch": branch}), catalog=written.catalog, branch_lifetime=2 * DAY
+        )
+        writer.write(ROWS)
+        writer.write(ROWS)
+    ages = {name: ref.get("max-ref-age-ms") for name, ref in refs_of(written).items()}
+    two_days = 2 * 86_400_000
+    assert ages == {"trial": two_days, "kept None": None, f"kept {DAY}": two_days}
+
+
 REFUSED: list[tuple[Callable[[Catalog, Table], Any], type[DwhError], str]] = [
     (lambda c, t: create_tag(c, t, "tag"), ConfigurationError, "a tag 'tag' already, at snapshot"),
     (lambda c, t: create_branch(c, t, "tag"), ConfigurationError, "a tag 'tag' already"),
@@ -127,6 +174,39 @@ REFUSED: list[tuple[Callable[[Catalog, Table], Any], type[DwhError], str]] = [
     (lambda c, t: drop_tag(c, t, "branch"), ConfigurationError, "'branch' is a branch, not a tag"),
     (lambda c, t: drop_tag(c, t, "gone"), NotFoundError, "has no tag 'gone'. It has tag."),
 ]
+
+
+ODD = {
+    "nothing": "",
+    "blanks": " \t",
+    "at its end": "q3 ",
+    "null": "q\x003",
+    "line": "q3\nmain",
+    "escape": "q3\x1b[31m",
+    "turned round": "q3\u202e",
+    "half a character": "q\ud800",
+    "line separator": "q\u2028",
+}
+
+
+@pytest.mark.parametrize("name", ODD.values(), ids=ODD)
+def test_what_no_store_or_terminal_could_hold_is_no_name(written: Lake, name: str) -> None:
+    before = written.metadata
+    for create in (create_tag, create_branch):
+        with pytest.raises(ConfigurationError, match="is no name for a tag or a branch: ") as raised:
+            create(written.catalog, written.table, name)
+        assert raised.value.message.isprintable()
+        assert TABLE in raised.value.message
+    with pytest.raises(ValidationError, match=r"no name for a branch|at least 1 character|unicode string"):
+        IcebergWriterConfig(table=TABLE, branch=name)
+    assert written.metadata == before
+
+
+@pytest.mark.parametrize("name", ["2026-01-03T00:00:00+01:00", "Käse/50% off?#1", "中", 'it\'s "odd"'])
+def test_any_other_name_is_one(written: Lake, name: str) -> None:
+    create_tag(written.catalog, written.table, name)
+    written.write(ROWS, branch=f"{name} branch")
+    assert list(refs_of(written)) == [name, f"{name} branch"]
 
 
 @pytest.mark.parametrize(("change", "error", "told"), REFUSED)

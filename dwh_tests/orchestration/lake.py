@@ -15,10 +15,12 @@ from typing import Any
 import dagster as dg
 import duckdb
 import pyarrow as pa
+from dagster_duckdb import DuckDBResource
 from pyiceberg.table import StaticTable
 
 from dwh_assets.orchestration.iceberg_io import IcebergIOManager
-from dwh_assets.orchestration.resources import IcebergCatalogResource
+from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
+from dwh_assets.orchestration.resources import IcebergCatalogResource, LedgerResource
 from dwh_tests.independent import _extension
 
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -43,11 +45,27 @@ class Lake:
             warehouse=(self.folder / "warehouse").as_uri(),
         )
         self.iceberg = iceberg
+        self.ledger = LedgerResource(url=f"sqlite:///{self.folder / 'ledger.db'}")
         self.resources = {
             "iceberg": iceberg,
+            "ledger": self.ledger,
             "iceberg_io_manager": IcebergIOManager(iceberg=iceberg),
             **self.resources,
         }
+
+    @property
+    def database(self) -> Path:
+        """The DuckDB file of the replicas, once there are some."""
+        return self.folder / "replicas.duckdb"
+
+    def replicate(self, **how: Any) -> DuckDBReplicaIOManager:
+        """Let replicas go to a DuckDB file."""
+        duckdb_resource = DuckDBResource(database=str(self.database))
+        manager = DuckDBReplicaIOManager(
+            iceberg=self.iceberg, ledger=self.ledger, duckdb=duckdb_resource, **how
+        )
+        self.resources |= {"duckdb": duckdb_resource, "duckdb_replica_io_manager": manager}
+        return manager
 
     def run(
         self,

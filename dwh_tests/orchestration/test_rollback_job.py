@@ -12,13 +12,11 @@ import dagster as dg
 import duckdb
 import pyarrow as pa
 import pytest
-from dagster_duckdb import DuckDBResource
 from pyiceberg.table import DataScan
 
 from dwh_assets.ledger import Ledger
-from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
-from dwh_assets.orchestration.resources import LedgerResource
-from dwh_assets.orchestration.rollback_job import declared_lake, rollback_job
+from dwh_assets.orchestration.declared_lake import declared_lake
+from dwh_assets.orchestration.rollback_job import rollback_job
 from dwh_tests.orchestration.lake import QUIET, Lake, failure_text
 
 RAW, MIDDLE, TOP = "shop.raw", "shop.middle", "mart.top"
@@ -38,17 +36,14 @@ class House:
     generation: int = 0
 
     def __post_init__(self) -> None:
-        duckdb_resource = DuckDBResource(database=str(self.database))
-        replicas = DuckDBReplicaIOManager(iceberg=self.lake.iceberg, duckdb=duckdb_resource, wait_seconds=4)
-        self.lake.resources["duckdb_replica_io_manager"] = replicas
-        self.lake.resources["ledger"] = LedgerResource(url=self.ledger_url)
+        self.lake.replicate(wait_seconds=4)
         self.assets = [self._raw(), self._outside(), self._middle(), self._top(), *map(_replica, (RAW, TOP))]
         self.definitions = dg.Definitions(assets=self.assets, resources=self.lake.resources)
         self.cursor: Any = None
 
     @property
     def database(self) -> Path:
-        return self.lake.folder / "replicas.duckdb"
+        return self.lake.database
 
     @property
     def ledger_url(self) -> str:

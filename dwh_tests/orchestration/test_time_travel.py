@@ -8,11 +8,9 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pytest
-from dagster_duckdb import DuckDBResource
 from pyiceberg.table import DataScan
 
-from dwh_assets.iceberg.refs import create_branch, create_tag
-from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
+from dwh_assets.iceberg.refs import create_branch, create_tag, set_lifetime
 from dwh_tests.orchestration.lake import Lake, failure_text, materializations, written_by
 
 SALES, REPORT = "shop.sales", "shop.report"
@@ -250,6 +248,28 @@ def test_a_run_of_the_past_is_rebuilt_beside_main(sold: Lake) -> None:
     assert made.tags["dagster/data_version"] == str(head)
 
 
+def test_what_is_no_name_for_a_branch_fails_the_run(sold: Lake) -> None:
+    tags = {"dwh/as_of": "1 version ago", "dwh/write_to": "a\nb"}
+    result = sold.run(sales(), report(), tags=tags, expect_success=False)
+    assert "dwh/write_to says 'a\\nb', which is no name for a branch" in failure_text(result)
+    assert not sold.exists(REPORT)
+
+
+def test_a_branch_that_nobody_named_is_kept_for_thirty_days(sold: Lake) -> None:
+    """However old the version is that it begins at; the next run of the past drops those that are over."""
+    sold.run(sales(), report())
+    first, second = moment(sold, 0), moment(sold, 1)
+    for tags in ({"dwh/as_of": first}, {"dwh/as_of": first, "dwh/write_to": "trial"}):
+        sold.run(sales(), report(), tags=tags)
+    kept = {name: ref.get("max-ref-age-ms") for name, ref in sold.metadata(REPORT)["refs"].items()}
+    assert kept == {"main": None, f"as-of-{first}": 30 * 86_400_000, "trial": None}
+    table = sold.iceberg.load_table(REPORT)
+    set_lifetime(sold.iceberg.catalog, table, f"as-of-{first}", timedelta(milliseconds=1))
+    time.sleep(0.01)
+    sold.run(sales(), report(), tags={"dwh/as_of": second})
+    assert set(sold.metadata(REPORT)["refs"]) == {"main", "trial", f"as-of-{second}"}
+
+
 def test_a_run_of_the_past_writes_where_it_is_told(sold: Lake) -> None:
     sold.run(sales(), report())
     for branch in ("main", "trial"):
@@ -343,8 +363,7 @@ def test_partition_counts_are_those_of_main(sold: Lake) -> None:
 @pytest.fixture
 def copied(sold: Lake) -> Lake:
     """A lake with a DuckDB file, that replicas go to."""
-    duckdb = DuckDBResource(database=str(sold.folder / "copies.duckdb"))
-    sold.resources["duckdb_replica_io_manager"] = DuckDBReplicaIOManager(iceberg=sold.iceberg, duckdb=duckdb)
+    sold.replicate()
     return sold
 
 

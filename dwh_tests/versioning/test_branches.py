@@ -22,6 +22,7 @@ from dwh_assets.versioning.branches import drop_branch, fast_forward
 from dwh_assets.versioning.cherry_pick import cherry_pick
 from dwh_assets.versioning.rollback import rollback
 from dwh_tests.iceberg.conftest import Lake
+from dwh_tests.iceberg.diff.compaction import compact
 from dwh_tests.versioning.conftest import now, on, orders, shape
 
 # A write that changes everything about a table that can be changed
@@ -255,6 +256,61 @@ def test_a_branch_is_written_while_main_is_and_both_land(filled: Lake) -> None:
     assert not filled.orphans()
 
 
+@pytest.fixture
+def rolled_back(lake: Lake) -> tuple[Lake, int]:
+    """A branch with order 4 that was begun on order 3, which main has taken over with order 2 and left."""
+    first = lake.write(orders(1)).snapshot_id
+    lake.write(orders(2), branch="two")
+    lake.write(orders(9), branch="two")
+    fast_forward(lake.table, "two", drop=True)
+    third = lake.write(orders(3)).snapshot_id
+    lake.write(orders(4), branch="dev")
+    assert first is not None
+    assert third is not None
+    rollback(lake.catalog, lake.name, first)
+    return lake, third
+
+
+def test_a_branch_does_not_bring_back_what_main_has_rolled_back(rolled_back: tuple[Lake, int]) -> None:
+    lake, third = rolled_back
+    before = shape(lake)
+    with pytest.raises(DivergedError, match="rolled back since, and would bring 3") as raised:
+        fast_forward(lake.table, "dev")
+    assert str(third) in raised.value.message
+    assert "--allow-rolled-back" in raised.value.remedy
+    assert shape(lake) == before
+    fast_forward(lake.table, "dev", allow_rolled_back=True)
+    assert [row["id"] for row in now(lake)] == [1, 2, 3, 4, 9]
+
+
+def test_a_branch_begun_in_the_middle_of_what_was_taken_over_does_not_either(
+    rolled_back: tuple[Lake, int],
+) -> None:
+    """Of a branch that main takes over, its log names only the head."""
+    lake, third = rolled_back
+    parents = {s["snapshot-id"]: s.get("parent-snapshot-id") for s in lake.metadata["snapshots"]}
+    middle = parents[parents[third]]
+    lake.table.manage_snapshots().create_branch(middle, "mid").commit()
+    lake.write(orders(5), branch="mid")
+    with pytest.raises(DivergedError, match="would bring 1"):
+        fast_forward(lake.table, "mid")
+
+
+def test_what_main_has_rolled_back_is_not_picked_with_a_branch(rolled_back: tuple[Lake, int]) -> None:
+    lake, third = rolled_back
+    cherry_pick(lake.table, "dev")
+    assert [row["id"] for row in now(lake)] == [1, 4]
+    cherry_pick(lake.table, third)
+    assert [row["id"] for row in now(lake)] == [1, 3, 4], "one that is named is meant"
+
+
+def test_a_branch_from_before_is_published_once_the_rollback_is_undone(rolled_back: tuple[Lake, int]) -> None:
+    lake, third = rolled_back
+    rollback(lake.catalog, lake.name, third)
+    fast_forward(lake.table, "dev")
+    assert [row["id"] for row in now(lake)] == [1, 2, 3, 4, 9]
+
+
 # --- Dropping ---
 
 
@@ -308,6 +364,45 @@ def test_one_snapshot_may_be_picked_alone(filled: Lake) -> None:
     assert [row["id"] for row in now(filled)] == [1, 2, 3, 4, 9]
 
 
+def keyed(lake: Lake, *ids: int, **declared: Any) -> None:
+    lake.write(orders(*ids), write_mode="upsert", key_columns=["region", "id"], **declared)
+
+
+def test_keys_that_main_has_got_meanwhile_are_not_picked_a_second_time(lake: Lake) -> None:
+    keyed(lake, 1)
+    lake.write(orders(3, 4, 5, 6, 7, 8, 9, note=["b"] * 7), branch="wip")
+    keyed(lake, 1, 3, 4, 5, 6, 7, 8)
+    before = shape(lake)
+    with pytest.raises(DivergedError, match="rows of 6 keys meanwhile") as raised:
+        cherry_pick(lake.table, "wip")
+    for word in ("shop.orders", "(id=3, region='eu')", "(id=7, region='eu'), …"):
+        assert word in raised.value.message
+    assert "upsert" in raised.value.remedy
+    assert shape(lake) == before
+
+
+def test_other_keys_are_picked_and_what_a_compaction_wrote_again_is_not_new(lake: Lake) -> None:
+    keyed(lake, 1, 2)
+    lake.write(orders(3), branch="wip")
+    compact(lake.catalog, lake.name)
+    lake.table.update_schema().rename_column("region", "area").commit()
+    lake.table.update_schema().move_first("area").commit()
+    lake.write(pa.table({"id": [4], "area": ["eu"]}), write_mode="upsert", key_columns=["area", "id"])
+    cherry_pick(lake.table, "wip")
+    assert [(row["id"], row["area"]) for row in now(lake)] == [(n, "eu") for n in (1, 2, 3, 4)]
+
+
+def test_a_key_that_comes_while_it_is_picked_is_found(lake: Lake) -> None:
+    keyed(lake, 1)
+    lake.write(orders(3), branch="wip")
+    keyed(lake, 2)
+    stale = lake.catalog.load_table(lake.name)
+    keyed(lake, 3)
+    with pytest.raises(DivergedError, match="id=3"):
+        cherry_pick(stale, "wip")
+    assert [row["id"] for row in now(lake)] == [1, 2, 3]
+
+
 def test_a_key_that_was_picked_is_written_once(filled: Lake) -> None:
     filled.writer(branch="wip", idempotency_key="k").write(orders(3))
     filled.write(orders(9))
@@ -339,6 +434,6 @@ def test_a_branch_from_before_a_rollback_brings_all_of_its_columns(lake: Lake, o
     lake.write(orders(2, note=["n"]))
     lake.write(orders(3, note=["m"], **own), branch="dev")
     rollback(lake.catalog, lake.name, first)
-    fast_forward(lake.catalog.load_table(lake.name), "dev")
+    fast_forward(lake.catalog.load_table(lake.name), "dev", allow_rolled_back=True)
     assert [column[1] for column in shape(lake)["columns"]] == ["id", "region", "note", *own]
     assert [row["note"] for row in now(lake)] == [None, "n", "m"]

@@ -86,13 +86,47 @@ def test_the_shape_of_the_write_is_published_with_it(filled: Lake) -> None:
     assert ids(filled) == [1, 2, 3]
 
 
-def test_a_first_write_makes_the_table_and_nothing_of_it_is_seen_before(lake: Lake) -> None:
-    with pytest.raises(AuditFailedError) as raised:
-        publish(lake, orders(1, 1))
-    assert ids(lake) == []
-    assert [row["id"] for row in on(lake, raised.value.branch)] == [1, 1]
-    publish(lake, orders(1, 2))
+@pytest.mark.parametrize("declared", MODES.values(), ids=MODES)
+def test_a_first_write_that_fails_leaves_no_table(lake: Lake, declared: dict[str, Any]) -> None:
+    with pytest.raises(AuditFailedError, match="is gone again") as raised:
+        publish(
+            lake, pa.table({"id": ["a", "b"]}), [{"kind": "range", "column": "id", "max": "a"}], **declared
+        )
+    assert (raised.value.branch, raised.value.results[0].sample["id"].to_pylist()) == ("", ["b"])
+    assert not lake.catalog.table_exists(lake.name)
+    assert lake.on_disk() == set()
+    publish(lake, orders(1, 2), **declared)
     assert ids(lake) == [1, 2]
+
+
+def test_a_first_write_is_not_seen_before_it_is_published(lake: Lake) -> None:
+    seen: list[Any] = []
+    publish(lake, orders(1, 2), meanwhile(lake, lambda: seen.append(ids(lake))))
+    assert (seen, ids(lake)) == ([[]], [1, 2])
+
+
+def test_a_first_write_that_fails_leaves_what_others_have_written_meanwhile(lake: Lake) -> None:
+    with pytest.raises(AuditFailedError) as raised:
+        publish(lake, orders(1, 1), meanwhile(lake, lambda: lake.write(orders(7))))
+    assert ids(lake) == [7]
+    assert [row["id"] for row in on(lake, raised.value.branch)] == [1, 1]
+
+
+def test_a_first_write_that_fails_leaves_the_branch_of_another(lake: Lake) -> None:
+    with pytest.raises(AuditFailedError):
+        publish(lake, orders(1, 1), meanwhile(lake, lambda: lake.write(orders(7), branch="other")))
+    assert (ids(lake), [row["id"] for row in on(lake, "other")]) == ([], [7])
+
+
+def test_a_first_write_whose_process_died_binds_nobody(lake: Lake) -> None:
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_die_at, args=(lake.folder, "evaluate"))
+    process.start()
+    process.join(120)
+    assert process.exitcode == 9
+    assert lake.catalog.table_exists(lake.name)
+    publish(lake, pa.table({"id": ["a"]}), key="k")
+    assert ids(lake) == ["a"]
 
 
 def test_a_first_write_of_data_that_cannot_be_written_leaves_no_table(lake: Lake) -> None:
@@ -180,6 +214,17 @@ def test_a_failed_branch_lives_from_now_on_for_the_time_that_is_set(filled: Lake
     assert abs(until - (time.time() * 1000 + 2 * 3_600_000)) < 60_000
 
 
+def test_branches_whose_time_is_over_go_with_the_next_audited_write(filled: Lake) -> None:
+    kept = publish_failing(filled, "kept")
+    with pytest.raises(AuditFailedError):
+        publish(filled, orders(1), keep=timedelta(milliseconds=1), name="over")
+    filled.write(orders(5), branch="mine")
+    assert set(filled.metadata["refs"]) == {"main", kept, "audit_over", "mine"}
+    time.sleep(0.01)
+    publish(filled, orders(3))
+    assert set(filled.metadata["refs"]) == {"main", kept, "mine"}
+
+
 def test_a_failed_branch_can_be_published_by_hand(filled: Lake) -> None:
     with pytest.raises(AuditFailedError) as raised:
         publish(filled, orders(1, note=["twice"]), key="k")
@@ -242,6 +287,8 @@ def test_a_process_that_is_killed_before_publishing_leaves_main_alone_and_is_red
     assert process.exitcode == 9
     (left,) = set(filled.metadata["refs"]) - {"main"}
     assert (shape(filled), [row["id"] for row in on(filled, left)]) == (before, [1, 2, 3])
+    days = filled.metadata["refs"][left]["max-ref-age-ms"] / 86_400_000
+    assert days == pytest.approx(7), "if nobody tries again, it goes by itself"
     done = publish(filled, orders(3, note=["n"]), key="k")
     assert (done.written.repeated, ids(filled), set(filled.metadata["refs"])) == (False, [1, 2, 3], {"main"})
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
+from dwh_assets.iceberg.refs import create_tag
 from dwh_assets.ledger import Ledger
 from dwh_assets.versioning.graph_apply import apply_rollback
 from dwh_assets.versioning.releases import (
@@ -16,6 +17,7 @@ from dwh_assets.versioning.releases import (
     drop_release,
     get_release,
     list_releases,
+    named_version,
     plan_release_rollback,
     resume_release,
 )
@@ -62,7 +64,7 @@ def test_a_stale_table_is_named_and_nothing_is_tagged(graph: GraphLake, ledger: 
     assert graph.tags(RAW) == {}
 
 
-@pytest.mark.parametrize("name", ["", " spring"])
+@pytest.mark.parametrize("name", ["", " spring", "spring\x00", "spr\ning"])
 def test_what_is_no_name_begins_no_release(graph: GraphLake, ledger: Ledger, name: str) -> None:
     generation(graph, 1)
     with pytest.raises(ConfigurationError, match="is no name"):
@@ -164,3 +166,26 @@ def test_there_is_nothing_to_release_without_data(graph: GraphLake, ledger: Ledg
         create_release(graph.catalog, ledger, "q3")
     with pytest.raises(NotFoundError, match=r"shop\.none"):
         create_release(graph.catalog, ledger, "q3", ["shop.none"])
+
+
+def test_a_name_is_that_of_a_finished_release_or_else_of_a_tag(graph: GraphLake, ledger: Ledger) -> None:
+    first = generation(graph, 1)
+    create_release(graph.catalog, ledger, "q3", [RAW, MIDDLE])
+    create_tag(graph.catalog, graph.table(TOP), "q3", first[TOP])
+    generation(graph, 2)
+    found = named_version(graph.table(RAW), "q3", ledger)
+    assert (found.snapshot_id, found.described) == (first[RAW], "release q3")
+    assert named_version(graph.table(TOP), "q3", ledger).described == "tag q3", "that table is not part of it"
+    assert named_version(graph.table(RAW), "q3", None).described == "tag q3"
+    for name in ("q4", "main"):
+        with pytest.raises(NotFoundError, match="has no tag"):
+            named_version(graph.table(RAW), name, ledger)
+
+
+def test_the_tag_of_an_interrupted_release_is_no_version(graph: GraphLake, ledger: Ledger) -> None:
+    generation(graph, 1)
+    create_release(graph.catalog, ledger, "q3")
+    ledger.mark("release/q3", TOP, "pending")
+    ledger.end("release/q3")
+    with pytest.raises(NotFoundError, match=r"q3' was interrupted: mart.top not tagged"):
+        named_version(graph.table(RAW), "q3", ledger)

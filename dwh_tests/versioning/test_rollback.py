@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,8 @@ import pytest
 from pyiceberg.exceptions import CommitFailedException
 
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
+from dwh_assets.versioning.branches import drop_branch, fast_forward
+from dwh_assets.versioning.graph import plan_rollback
 from dwh_assets.versioning.rollback import apply_table_rollback, plan_table_rollback, rollback
 from dwh_tests.versioning.graph import GraphLake
 
@@ -109,9 +112,58 @@ def test_a_target_that_is_gone_or_never_was_is_refused(graph: GraphLake) -> None
 def test_what_main_never_showed_is_not_published_by_a_rollback(graph: GraphLake) -> None:
     three(graph)
     audited = graph.write(TABLE, [7], write_mode="append", branch="audit")
-    with pytest.raises(ConfigurationError, match="never shown"):
+    with pytest.raises(ConfigurationError, match=r"not known to have shown.*'audit'"):
         rollback(graph.catalog, TABLE, audited)
     assert graph.ids(TABLE) == [1, 2, 3]
+
+
+@pytest.fixture
+def expired(graph: GraphLake) -> GraphLake:
+    """Expiry took the commits after the tags `failed`, of a branch that is dropped, and `good`, of main."""
+    good = graph.write(TABLE, [1], write_mode="append")
+    failed = graph.write(TABLE, [666], write_mode="append", branch="audit_1")
+    for name, snapshot_id in (("good", good), ("failed", failed)):
+        graph.table(TABLE).manage_snapshots().create_tag(snapshot_id, name).commit()
+    drop_branch(graph.table(TABLE), "audit_1", forget=True)
+    second = graph.write(TABLE, [2], write_mode="append")
+    graph.write(TABLE, [3], write_mode="append")
+    graph.expire(TABLE, second)
+    return graph
+
+
+@pytest.mark.parametrize("log_is_cut", [False, True])
+def test_a_tag_on_what_failed_its_audits_is_no_way_back(expired: GraphLake, log_is_cut: bool) -> None:
+    """Iceberg's own expiry cuts the log where it took a snapshot; PyIceberg's leaves the rest."""
+    if log_is_cut:
+        cut_log(expired)
+    tags = expired.tags(TABLE)
+    for plan in (plan_table_rollback, lambda table, to: plan_rollback(expired.catalog, TABLE, to)):
+        with pytest.raises(ConfigurationError, match=r"'audit_1'.*may never have passed"):
+            plan(expired.table(TABLE), tags["failed"])
+    with pytest.raises(ConfigurationError, match="--allow-unpublished"):
+        rollback(expired.catalog, TABLE, tags["failed"], allow_lost=True)
+    assert rollback(expired.catalog, TABLE, tags["good"], dry_run=True).lost == ()
+    rollback(expired.catalog, TABLE, tags["failed"], allow_lost=True, allow_unpublished=True)
+    assert expired.ids(TABLE) == [1, 666]
+
+
+def test_what_was_published_before_expiry_is_a_way_back(graph: GraphLake) -> None:
+    graph.write(TABLE, [1], write_mode="append")
+    published = graph.write(TABLE, [7], write_mode="append", branch="audit_1")
+    fast_forward(graph.table(TABLE), "audit_1", drop=True)
+    graph.table(TABLE).manage_snapshots().create_tag(published, "q3").commit()
+    second = graph.write(TABLE, [2], write_mode="append")
+    graph.write(TABLE, [3], write_mode="append")
+    graph.expire(TABLE, second)
+    assert rollback(graph.catalog, TABLE, published).lost == ()
+    assert graph.ids(TABLE) == [1, 7]
+
+
+def cut_log(graph: GraphLake) -> None:
+    """Leave of the table's log only what main shows now."""
+    path = Path(graph.table(TABLE).metadata_location.removeprefix("file://"))
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "snapshot-log": told["snapshot-log"][-1:]}))
 
 
 def test_a_tagged_version_before_the_oldest_kept_commit_is_no_other_way(graph: GraphLake) -> None:

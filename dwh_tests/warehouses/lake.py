@@ -51,3 +51,9 @@ def commit_replace(table: Table, **summary: str) -> Table:
         (AddSnapshotUpdate(snapshot=snapshot), reference),
     )
     return table.refresh()
+
+
+def snapshot_of(table: Table) -> int:
+    snapshot = table.current_snapshot()
+    assert snapshot is not None
+    return snapshot.snapshot_id

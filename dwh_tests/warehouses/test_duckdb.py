@@ -16,7 +16,7 @@ from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_assets.warehouses.replica import Replica
 from dwh_tests.independent import iceberg_rows
-from dwh_tests.warehouses.lake import commit_replace, query
+from dwh_tests.warehouses.lake import commit_replace, query, snapshot_of
 
 
 @pytest.fixture
@@ -35,12 +35,6 @@ def held_rows(replica: Replica) -> Counter[tuple[Any, ...]]:
 
 def multiset(rows: pa.Table) -> Counter[tuple[Any, ...]]:
     return Counter(tuple(sorted(row.items())) for row in rows.to_pylist())
-
-
-def snapshot_of(table: Table) -> int:
-    snapshot = table.current_snapshot()
-    assert snapshot is not None
-    return snapshot.snapshot_id
 
 
 # --- What is loaded ---

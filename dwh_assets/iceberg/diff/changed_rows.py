@@ -10,6 +10,7 @@ from typing import NamedTuple
 from weakref import finalize
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyiceberg.schema import Schema
@@ -17,11 +18,12 @@ from pyiceberg.table import Table
 
 from dwh_assets.iceberg import compute
 from dwh_assets.iceberg.diff.netting import CHANGE, DELETE, INSERT, UPDATE_AFTER, NettingSql
-from dwh_assets.iceberg.diff.rows import weighted_rows
+from dwh_assets.iceberg.diff.rows import WEIGHT, weighted_rows
 from dwh_assets.iceberg.diff.slots import SlottedRows
-from dwh_assets.iceberg.diff.weights import WeightedFile, one_sided, rows_to_read
+from dwh_assets.iceberg.diff.weights import WeightedFile, one_sided, rows_to_read, with_arrivals
 
 _COUNTED = (INSERT, DELETE, UPDATE_AFTER)
+_CAME = pa.array([INSERT, UPDATE_AFTER])
 
 
 class Counts(NamedTuple):
@@ -77,6 +79,27 @@ class ChangedRows:
             yield from self._few
         else:
             yield from map(self._net, self._rows.chunks())
+
+    def came(self, columns: Schema, *, exactly: bool = True) -> Iterator[pa.RecordBatch]:
+        """Yield the rows that came, updated ones as they are now, in some of the columns.
+
+        Where other rows went, equal ones may be among both: to leave these out, all columns of both are read.
+        Without `exactly` they stay, and less is read.
+        """
+        names = [column.name for column in columns.fields]
+        if not exactly or one_sided(self.files):
+            yield from self._arrivals(columns, names)
+            return
+        for table in self.tables():
+            yield from table.filter(pc.is_in(table[CHANGE], _CAME)).select(names).to_batches()
+
+    def _arrivals(self, columns: Schema, names: list[str]) -> Iterator[pa.RecordBatch]:
+        with compute.connect() as connection:
+            files = with_arrivals(self.files)
+            for batch in weighted_rows(connection, self.table, files, columns, names):
+                copies = np.maximum(batch.column(WEIGHT).to_numpy(), 0)
+                rows = batch.select(names)
+                yield rows if (copies == 1).all() else rows.take(np.repeat(np.arange(len(copies)), copies))
 
     @cached_property
     def _few(self) -> list[pa.Table]:

@@ -70,8 +70,7 @@ class Route:
 def find_route(table: Table, before: int | None, after: int) -> Route:
     """Find the way between two snapshots of the table, both of which are there."""
     ends = Stretch(before, after)
-    # Looked up one by one, long histories would take quadratic time.
-    kept = {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
+    kept = _kept(table)
     forth, back = _ancestors(kept, after), _ancestors(kept, before)
     meeting = _common_ancestor(back, forth)
     if meeting is None and not (_is_whole(back, table.io) and _is_whole(forth, table.io)):
@@ -80,6 +79,17 @@ def find_route(table: Table, before: int | None, after: int) -> Route:
     done = [Step(snapshot) for snapshot in reversed(list(_until(forth, meeting)))]
     steps = tuple(step for step in (*undone, *done) if not _is_replace(step.snapshot))
     return Route(ends, steps, len(undone) + len(done) - len(steps), _through(before, after, meeting))
+
+
+def parting(table: Table, one: int, other: int) -> int | None:
+    """Return the newest snapshot that is on the way to both; None where it is not kept, or never was."""
+    kept = _kept(table)
+    return _common_ancestor(_ancestors(kept, one), _ancestors(kept, other))
+
+
+def _kept(table: Table) -> dict[int, Snapshot]:
+    """Return the snapshots by id: looked up one by one, long histories would take quadratic time."""
+    return {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
 
 
 def _ancestors(kept: Mapping[int, Snapshot], snapshot_id: int | None) -> list[Snapshot]:

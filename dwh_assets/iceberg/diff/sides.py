@@ -14,14 +14,12 @@ from functools import cached_property
 import pyarrow as pa
 from pyiceberg.manifest import DataFile
 from pyiceberg.schema import Schema
-from pyiceberg.table import Table
+from pyiceberg.table import FileScanTask, Table
 
-from dwh_assets.iceberg.diff.changed_rows import ChangedRows
-from dwh_assets.iceberg.diff.columns import internal_columns
 from dwh_assets.iceberg.diff.version_diff import VersionDiff
 from dwh_assets.iceberg.diff.weights import WeightedFile
 from dwh_assets.iceberg.files.position_deletes import Positions
-from dwh_assets.iceberg.files.reading import rows_at
+from dwh_assets.iceberg.files.reading import live_batches, rows_at
 
 
 @dataclass(frozen=True)
@@ -30,24 +28,24 @@ class Sides:
 
     table: Table
     keys: Schema
-    lost_rows: Sequence[WeightedFile]
     compared: Schema
-    came: ChangedRows
+    went: Sequence[WeightedFile]
+    came: Sequence[WeightedFile]
 
     @cached_property
     def _positions(self) -> list[tuple[DataFile, Positions]]:
         """Where in their files the rows are that went."""
-        return [(file.file, file.positions(self.table.io)[0]) for file in self.lost_rows]
+        return [(file.file, file.positions(self.table.io)[0]) for file in self.went]
 
     @property
     def rows_went(self) -> int:
         """How many rows went; only delete files are read to tell."""
         return sum(len(positions) for _, positions in self._positions)
 
-    @property
+    @cached_property
     def rows_came(self) -> int:
-        """How many rows came."""
-        return self.came.counts.added
+        """How many rows came; only delete files are read to tell."""
+        return sum(file.total(self.table.io) for file in self.came)
 
     def keys_that_went(self) -> Iterator[pa.RecordBatch]:
         """Stream the key columns of the rows that went, as the later version calls them."""
@@ -57,21 +55,30 @@ class Sides:
 
     def rows_that_came(self) -> Iterator[pa.RecordBatch]:
         """Stream the rows that came, in the columns of the comparison."""
-        inside = [field.name for field in self.came.columns.fields]
-        for table in self.came.tables():
-            yield from table.select(inside).rename_columns(self.compared.column_names).to_batches()
-
-    def close(self) -> None:
-        """Remove what is kept on disk."""
-        self.came.close()
+        metadata, io = self.table.metadata, self.table.io
+        for one in self.came:
+            if one.whole:
+                task = FileScanTask(one.file, set(one.delete_files))
+                yield from live_batches(metadata, io, task, self.compared)
+            else:
+                positions, _ = one.positions(io)
+                for batch, _ in rows_at(metadata, io, one.file, self.compared, positions):
+                    yield batch
 
 
 def sides(diff: VersionDiff) -> Sides | None:
     """Part a comparison by key; None where rows went with their files, or there is no key."""
-    went = [file for file in diff.files if file.extremes[1] <= 0]
-    came = [file for file in diff.files if file.extremes[0] >= 0]
-    if not diff.keys or len(went) + len(came) != len(diff.files) or any(file.whole for file in went):
+    went = [file for file in diff.files if not file.whole and file.extremes[1] <= 0]
+    came = [file for file in diff.files if file.extremes[0] >= 0 and _is_simple(file)]
+    if not diff.keys or len(went) + len(came) != len(diff.files):
         return None
     keys = Schema(*(diff.compared.find_field(key) for key in diff.keys))
-    rows = ChangedRows(diff.source, came, internal_columns(diff.compared), ())
-    return Sides(diff.source, keys, went, diff.compared, rows)
+    return Sides(diff.source, keys, diff.compared, went, came)
+
+
+def _is_simple(file: WeightedFile) -> bool:
+    """Tell whether rows came as the file's live ones, or one by one as deletes of them were taken back."""
+    weights = {weight for weight in file.deleted.values() if weight}
+    if file.whole:
+        return file.whole == 1 and weights <= {-1} and len(file.deleted) < 2
+    return weights == {1}

@@ -199,6 +199,22 @@ class VersionDiff:
         batches = self._each_snapshot(shown) if per_snapshot else self._net(shown)
         return pa.RecordBatchReader.from_batches(shown, batches)
 
+    def came(self, columns: Sequence[str] | None = None, *, exactly: bool = True) -> pa.RecordBatchReader:
+        """Stream the rows that only the later version has, updated ones among them, in all or some columns.
+
+        Without `exactly`, rows that were written again may be among them, which both versions have; that
+        reads but these columns, and of the later version alone.
+        """
+        fields = [f for f in self.compared.fields if columns is None or f.name in columns]
+        wanted = Schema(*fields)
+        target = arrow_schema(internal_columns(wanted))
+        shown = schema_to_pyarrow(wanted, include_field_ids=False)
+        batches = (
+            pa.RecordBatch.from_arrays(align(batch, target, self.table).columns, schema=shown)
+            for batch in self._rows.came(internal_columns(wanted), exactly=exactly)
+        )
+        return pa.RecordBatchReader.from_batches(shown, batches)
+
     def _net(self, shown: pa.Schema) -> Iterator[pa.RecordBatch]:
         return self._batches(self._rows, self.source.snapshot_by_id(self.to_snapshot_id), shown)
 

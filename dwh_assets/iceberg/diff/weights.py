@@ -93,8 +93,12 @@ def net(changes: Iterable[FileChange]) -> list[WeightedFile]:
 
 def one_sided(files: Sequence[WeightedFile]) -> bool:
     """Tell whether rows only came, or only went: then no two can cancel each other out."""
-    extremes = [file.extremes for file in files]
-    return all(least >= 0 for least, _ in extremes) or all(most <= 0 for _, most in extremes)
+    return all(file.extremes[0] >= 0 for file in files) or not with_arrivals(files)
+
+
+def with_arrivals(files: Iterable[WeightedFile]) -> list[WeightedFile]:
+    """Return the files of which rows may have come."""
+    return [file for file in files if file.extremes[1] > 0]
 
 
 def rows_to_read(files: Iterable[WeightedFile]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
@@ -12,7 +13,8 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from dwh_assets.errors import ConfigurationError
-from dwh_assets.iceberg.planning import planned_files
+from dwh_assets.iceberg.diff.compare import compare
+from dwh_assets.iceberg.diff.version_diff import VersionDiff
 from dwh_assets.iceberg.scan import read, scan
 from dwh_assets.iceberg.versions import at_snapshot
 
@@ -22,11 +24,16 @@ SAMPLE_ROWS = 10
 
 @dataclass(frozen=True)
 class Candidate:
-    """A snapshot that is to be published after another one; `before` is None where there was nothing."""
+    """A snapshot that is to be published after another one; `before` is None where there was nothing.
+
+    Seen `roughly`, rows that were only written again, beside those that changed, count as changed, too: that
+    costs less to read, and a row that passes by itself passes either way.
+    """
 
     table: Table
     before: int | None
     after: int
+    roughly: bool = False
 
     @property
     def name(self) -> str:
@@ -39,14 +46,11 @@ class Candidate:
         return scan(self.table, snapshot_id=self.after).projection()
 
     def changed(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
-        """Stream the rows of files that the new version has and the one before has not.
+        """Stream the rows that the new version has and the one before has not: inserted or updated ones.
 
-        All rows that were inserted or updated are among them; where files are written again, so are rows
-        beside these. Rows of files that both have were there before.
+        Of rows that are there more often than before, so many are among them as came.
         """
-        planned = scan(self.table, columns=_listed(columns), snapshot_id=self.after)
-        known = self._files_before()
-        return read(planned, [task for task in planned_files(planned) if task.file.file_path not in known])
+        return self._difference.came(columns, exactly=not self.roughly)
 
     def new(self, columns: Sequence[str] | None = None) -> pa.RecordBatchReader:
         """Stream all rows of the new version."""
@@ -63,11 +67,9 @@ class Candidate:
         columns = {"current_schema_id": self.schema.schema_id}
         return read(planned.update(table_metadata=planned.table_metadata.model_copy(update=columns)))
 
-    def _files_before(self) -> set[str]:
-        if self.before is None:
-            return set()
-        planned = scan(self.table, snapshot_id=self.before)
-        return {task.file.file_path for task in planned_files(planned)}
+    @cached_property
+    def _difference(self) -> VersionDiff:
+        return compare(self.table, self.before, self.after)
 
 
 def _listed(columns: Sequence[str] | None) -> list[str] | None:

@@ -172,8 +172,8 @@ class ForeignKey(_OfColumns):
 class Sql(_Audit):
     """A SELECT of DuckDB that returns no rows.
 
-    It reads `branch`, the new version; `main`, the version before; and `changed`, the rows of files that the
-    new version has and the one before has not. All are in the columns of the new version.
+    It reads `branch`, the new version; `main`, the version before; and `changed`, the rows that the new
+    version has and the one before has not. All are in the columns of the new version.
     """
 
     kind: Literal["sql"] = Field(default="sql", description="sql")

@@ -110,12 +110,13 @@ def _partition_sql(columns: Sequence[ReplicaColumn], layout: Layout) -> str:
     sql_type, grain = column.holding.sql_type, layout.partition_grain or "day"
     if grain not in _GRAINS.get(sql_type, ()):
         raise ConfigurationError(
-            f"BigQuery partitions no table by {grain} of {column.field.name}, which is {sql_type}.",
+            f"A {grain} of {column.field.name}, which is {sql_type}, cannot be a partition in BigQuery.",
             remedy="Partition by day, month or year of a date or timestamp, or by hour of the latter.",
         )
     if sql_type == "DATE" and grain == "day":
         return f"PARTITION BY {quote(column.name)}"
-    return f"PARTITION BY {sql_type}_TRUNC({quote(column.name)}, {_GRAIN_SQL[grain]})"
+    truncated_sql = f"{sql_type}_TRUNC({quote(column.name)}, {_GRAIN_SQL[grain]})"
+    return f"PARTITION BY {truncated_sql}"
 
 
 def _cluster_sql(columns: Sequence[ReplicaColumn], layout: Layout) -> str:

@@ -14,10 +14,15 @@ import pyarrow as pa
 from google.api_core import exceptions as api
 from google.cloud import bigquery
 
-from dwh_assets.errors import ConfigurationError
+from dwh_assets.errors import ConfigurationError, UnsupportedError
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Target
-from dwh_assets.warehouses.bigquery.definitions import alter_table_sql, create_table_sql, qualify
+from dwh_assets.warehouses.bigquery.definitions import (
+    alter_table_sql,
+    create_table_sql,
+    external_table_sql,
+    qualify,
+)
 from dwh_assets.warehouses.bigquery.dialect import BigQueryDialect
 from dwh_assets.warehouses.bigquery.faults import explained
 from dwh_assets.warehouses.bigquery.loads import ParquetLoads
@@ -195,6 +200,18 @@ class BigQuerySession(Session):
             staged.expires = None
             self._client.update_table(staged, ["expires"])
         self._queries.run(f"CREATE OR REPLACE TABLE {qualify(target)} CLONE {qualify(staging)}")
+
+    def require_files(self) -> None:
+        """BigQuery opens them by itself where they are on Google Cloud Storage."""
+
+    def show_files(self, target: Target, metadata_location: str, snapshot_id: int | None) -> None:
+        """Make an external table over the files, in place of the one that is there."""
+        if snapshot_id is not None:
+            raise UnsupportedError(
+                f"{target}: BigQuery shows the newest snapshot of a metadata file, and no other.",
+                remedy="Use mode: copy for a replica of an older version.",
+            )
+        self.execute(external_table_sql(target, metadata_location))
 
     def drop_table(self, target: Target) -> None:
         """Drop a table or view, unless there is none."""

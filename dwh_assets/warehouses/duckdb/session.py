@@ -12,17 +12,25 @@ import duckdb
 import pyarrow as pa
 
 from dwh_assets.errors import ConflictError
+from dwh_assets.iceberg.matching.live_rows import local_file
 from dwh_assets.iceberg.sql import quote_text
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Target
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.duckdb.dialect import DuckDBDialect
+from dwh_assets.warehouses.duckdb.extensions import load_extensions
 from dwh_assets.warehouses.duckdb.load import can_read_files, load_files, rows_in_any_order
 from dwh_assets.warehouses.evolution import ColumnStep
 from dwh_assets.warehouses.session import Layout, Session
 from dwh_assets.warehouses.source import Source
 
 _BATCH_ROWS = 122_880  # a row group
+_COLUMNS = """
+    SELECT column_name FROM information_schema.columns
+    WHERE table_catalog = coalesce(?, current_database())
+        AND lower(table_schema) = lower(?) AND lower(table_name) = lower(?)
+    ORDER BY ordinal_position
+"""
 _STATE_TABLES = """
     SELECT table_schema, table_name FROM information_schema.tables
     WHERE table_catalog = current_database() AND table_schema = 'main' AND table_name = '_dwh_replicas'
@@ -34,9 +42,11 @@ _numbers = count()
 class DuckDBSession(Session):
     """A connection to DuckDB: all that a sync does fits into one transaction, tables and columns included."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, dialect: type[DuckDBDialect] = DuckDBDialect
+    ) -> None:
         self.connection = connection
-        self.dialect = DuckDBDialect(str(self.fetch("SELECT current_database()")[0][0]))
+        self.dialect = dialect(str(self.fetch("SELECT current_database()")[0][0]))
 
     def execute(self, sql: str, *parameters: Any) -> int:
         """Run one statement with bound parameters; return how many rows it changed, else 0."""
@@ -72,11 +82,12 @@ class DuckDBSession(Session):
 
     def describe(self, target: Target) -> list[str] | None:
         """Return the names of the columns of a table or view, in order; None when there is none."""
-        # DuckDB's own views of the catalog take many times as long.
-        with suppress(duckdb.CatalogException):
+        # DuckDB's own views of the catalog take many times as long, but know views that cannot be read here.
+        with suppress(duckdb.Error):
             found = self._run(f"SELECT * FROM {self.dialect.qualify(target)} LIMIT 0").description
             return [column[0] for column in found]
-        return None
+        names = self.fetch(_COLUMNS, target.database or None, target.schema, target.name)
+        return [name for (name,) in names] or None
 
     def ensure_schema(self, target: Target) -> None:
         """Make the schema that the target is in, unless it is there."""
@@ -172,6 +183,21 @@ class DuckDBSession(Session):
     def supplant(self, target: Target, staging: Target) -> None:
         """Never needed: a transaction holds all of a reload."""
         raise NotImplementedError
+
+    def require_files(self) -> None:
+        """Load DuckDB's extension for Iceberg."""
+        load_extensions(self.connection, "avro", "iceberg")
+
+    def show_files(self, target: Target, metadata_location: str, snapshot_id: int | None) -> None:
+        """Make a view over the files; it is read with the extension iceberg loaded."""
+        file_sql = quote_text(local_file(metadata_location) or metadata_location)
+        snapshot_sql = "" if snapshot_id is None else f", snapshot_from_id = {snapshot_id:d}"
+        if self.describe(target) is not None:
+            self.drop_table(target)
+        self._run(
+            f"CREATE VIEW {self.dialect.qualify(target)} AS"
+            f" SELECT * FROM iceberg_scan({file_sql}{snapshot_sql})"
+        )
 
     def drop_table(self, target: Target) -> None:
         """Drop a table or view, unless there is none."""

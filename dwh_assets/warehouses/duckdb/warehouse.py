@@ -31,7 +31,7 @@ class DuckDBWarehouse:
     somebody else holds is waited for, `wait_seconds` at most.
     """
 
-    dialect = DuckDBDialect()
+    dialect: DuckDBDialect = DuckDBDialect()
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class DuckDBWarehouse:
     def open(self, purpose: Purpose, *, read_only: bool = False) -> Iterator[DuckDBSession]:
         """Yield a session, and close its connection whatever happens."""
         with self._connections.open(read_only=read_only) as connection:
-            yield DuckDBSession(connection)
+            yield DuckDBSession(connection, type(self.dialect))
 
     def replica(
         self,

@@ -20,12 +20,18 @@ from dwh_assets.errors import (
     NotFoundError,
     TerminalError,
     UnavailableError,
+    UnsupportedError,
 )
 from dwh_assets.warehouses.base import Target
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.evolution import ColumnStep
 from dwh_assets.warehouses.session import Layout, Purpose, Session
 from dwh_assets.warehouses.snowflake.dialect import SnowflakeDialect
+from dwh_assets.warehouses.snowflake.external import (
+    ExternalFiles,
+    create_external_sql,
+    refresh_external_sql,
+)
 from dwh_assets.warehouses.snowflake.failures import is_about_a_view, is_syntax_error
 from dwh_assets.warehouses.snowflake.few_rows import insert_rows
 from dwh_assets.warehouses.snowflake.staged_files import StagedLoad
@@ -59,10 +65,12 @@ class SnowflakeSession(Session):
         dialect: SnowflakeDialect,
         purpose: Purpose,
         insert_below: int,
+        files: ExternalFiles | None = None,
     ) -> None:
         self.dialect = dialect
         self._sent = Statements(connection, purpose)
         self._insert_below = insert_below
+        self._files = files
         self._in_transaction = False
         self._failed = False
         self._token = f"{datetime.now(UTC):{_MOMENT}}_{secrets.token_hex(4).upper()}"
@@ -183,6 +191,21 @@ class SnowflakeSession(Session):
         if step.kind == "rename" and step.name not in (self.describe(target) or ()):
             return
         self._define(alter_sql(self.dialect, target, step))
+
+    def require_files(self) -> None:
+        """See to it that Snowflake was told where the lake's files are."""
+        if self._files is None:
+            super().require_files()
+
+    def show_files(self, target: Target, metadata_location: str, snapshot_id: int | None) -> None:
+        """Make an Iceberg table over the files, or refresh the one that is there."""
+        if self._files is None or snapshot_id is not None:
+            raise UnsupportedError(
+                f"{target}: Snowflake shows the newest snapshot of a metadata file, and no other.",
+                remedy="Use mode: copy for a replica of an older version.",
+            )
+        shown_sql = refresh_external_sql if self.describe(target) is not None else create_external_sql
+        self.execute(shown_sql(self.dialect, target, self._files, metadata_location))
 
     def drop_table(self, target: Target) -> None:
         """Drop a table or view, unless there is none."""

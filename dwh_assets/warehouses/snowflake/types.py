@@ -56,8 +56,13 @@ from dwh_assets.warehouses.snowflake.canonical import since_epoch_sql
 def holding_of(iceberg: IcebergType, where: str, options: TypeOptions) -> Holding:
     """Return how values of a type are held; raises `UnsupportedError` that names `where`."""
     if isinstance(iceberg, DecimalType):
+        arrow = pa.decimal128(iceberg.precision, iceberg.scale)
+        # Whole numbers come back as integers.
+        widest = pa.decimal128(38, iceberg.scale)
         return Holding(
-            f"NUMBER({iceberg.precision}, {iceberg.scale})", pa.decimal128(iceberg.precision, iceberg.scale)
+            f"NUMBER({iceberg.precision}, {iceberg.scale})",
+            arrow,
+            decode=lambda numbers: numbers.cast(widest).cast(arrow),
         )
     if not iceberg.is_primitive:
         return _nested(iceberg, options)

@@ -13,6 +13,7 @@ from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.replica import Replica
 from dwh_assets.warehouses.session import Purpose
 from dwh_assets.warehouses.snowflake.dialect import SnowflakeDialect
+from dwh_assets.warehouses.snowflake.external import ExternalFiles
 from dwh_assets.warehouses.snowflake.failures import explained
 from dwh_assets.warehouses.snowflake.session import SnowflakeSession
 from dwh_assets.warehouses.state import Records
@@ -26,17 +27,24 @@ class SnowflakeWarehouse:
     `connect` is a function without arguments that returns a context manager with a connection of Snowflake's
     own connector, such as `SnowflakeResource(…).get_connection` of Dagster. Fewer rows than `insert_below`
     are inserted by plain statements, more are put onto a temporary stage as files and copied from there.
-    Another sync of the same replica is waited for, `wait_seconds` at most.
+    Another sync of the same replica is waited for, `wait_seconds` at most. `files` says where Snowflake finds
+    the lake's own files, for replicas with mode external.
     """
 
     dialect = SnowflakeDialect()
 
     def __init__(
-        self, connect: ConnectionFactory, *, insert_below: int = 100_000, wait_seconds: float = 60.0
+        self,
+        connect: ConnectionFactory,
+        *,
+        insert_below: int = 100_000,
+        wait_seconds: float = 60.0,
+        files: ExternalFiles | None = None,
     ) -> None:
         self.wait_seconds = wait_seconds
         self._connect = connect
         self._insert_below = insert_below
+        self._files = files
 
     @contextmanager
     def connect(self) -> Iterator[SnowflakeConnection]:
@@ -56,7 +64,7 @@ class SnowflakeWarehouse:
     def open(self, purpose: Purpose, *, read_only: bool = False) -> Iterator[SnowflakeSession]:
         """Yield a session, and close its connection whatever happens."""
         with self.connect() as connection:
-            yield SnowflakeSession(connection, self.dialect, purpose, self._insert_below)
+            yield SnowflakeSession(connection, self.dialect, purpose, self._insert_below, self._files)
 
     def replica(
         self,

@@ -84,6 +84,8 @@ class FromPandas(_Load):
     def run(self) -> None:
         frame = self.subject_table.scan().to_pandas()
         with duckdb.connect(self.database) as connection:
+            # From the default of 1,000 rows it takes prices for smaller decimals than they are.
+            connection.execute("SET pandas_analyze_sample = 10000000")
             connection.register("frame", frame)
             connection.execute(f"CREATE TABLE {_COPY} AS SELECT * FROM frame")
 

@@ -215,6 +215,66 @@ def test_a_table_may_refer_to_itself(lake: Lake) -> None:
     assert audited(lake, after, later, **declared).sample.to_pylist() == [{"parent": 9, "_times": 1}]
 
 
+# --- Rows that are written again without a change ---
+
+LOST = row(1, status="lost", price=-1.0)
+REWRITES: dict[str, tuple[list[Row], dict[str, Any]]] = {
+    "copy-on-write": ([row(2, price=2.0)], {**KEYED, "row_changes": "copy-on-write"}),
+    "part of a file": ([row(2, price=2.0)], {"write_mode": "overwrite", "where": "id = 2"}),
+    "everything": ([LOST, row(2, price=2.0)], {"write_mode": "overwrite"}),
+}
+
+
+@pytest.mark.parametrize(("rows", "declared"), REWRITES.values(), ids=REWRITES)
+def test_rows_beside_the_changed_ones_are_not_audited(
+    lake: Lake, rows: list[Row], declared: dict[str, Any]
+) -> None:
+    """Row 1 fails every audit, and was there before."""
+    before = lake.write(table(LOST, row(2))).snapshot_id
+    (file,) = lake.data_files()
+    after = lake.write(table(*rows), **declared).snapshot_id
+    assert file.file_path not in {kept.file_path for kept in lake.data_files()}
+    for demanded in (
+        {"kind": "accepted_values", "column": "status", "values": ["open"]},
+        {"kind": "range", "column": "price", "min": 0},
+        {"kind": "sql", "name": "s", "query": "FROM changed WHERE id = 1"},
+    ):
+        assert audited(lake, before, after, **demanded).passed
+    found = audited(lake, before, after, kind="sql", name="s", query="SELECT id, price FROM changed")
+    assert found.sample.to_pylist() == [{"id": 2, "price": 2.0}]
+    assert audited(lake, before, after, kind="range", column="price", max=1).sample["id"].to_pylist() == [2]
+
+
+@pytest.mark.parametrize("declared", [{"row_changes": "copy-on-write"}, {}], ids=["copied", "marked"])
+def test_keys_that_were_twice_before_fail_only_where_they_changed(
+    lake: Lake, declared: dict[str, Any]
+) -> None:
+    before = lake.write(table(row(1), row(1, price=3.0), row(2))).snapshot_id
+    after = lake.write(table(row(2, price=2.0)), **KEYED, **declared).snapshot_id
+    assert audited(lake, before, after, kind="unique", columns=["id"]).passed
+    later = lake.write(table(row(1, price=2.0)), write_mode="append").snapshot_id
+    assert audited(lake, after, later, kind="unique", columns=["id"]).rows_failing == 3
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    old=st.lists(st.sampled_from([1, 2, 3, None]), max_size=6),
+    new=st.lists(st.sampled_from([1, 2, 3, None]), max_size=6),
+)
+def test_what_changed_is_what_the_version_before_has_not(
+    tmp_path_factory: pytest.TempPathFactory, old: list[int | None], new: list[int | None]
+) -> None:
+    """Each row as often as it came: nulls, and rows that are there several times."""
+    lake = Lake(tmp_path_factory.mktemp("changed"))
+    before = lake.write(table(*(row(n) for n in old))).snapshot_id
+    after = lake.write(table(*(row(n) for n in new)), write_mode="overwrite").snapshot_id
+    came = Counter(new) - Counter(old)
+    found = audited(lake, before, after, kind="sql", name="s", query="SELECT id FROM changed")
+    assert Counter(found.sample["id"].to_pylist() if came else []) == came
+    nulls = audited(lake, before, after, kind="not_null", columns=["id"])
+    assert nulls.rows_failing == came[None]
+
+
 # --- Number of rows ---
 
 
