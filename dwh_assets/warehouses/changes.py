@@ -13,10 +13,12 @@ from pyiceberg.schema import Schema
 from pyiceberg.types import DoubleType, FloatType, IcebergType
 
 from dwh_assets.iceberg.arrow.types import align, arrow_schema
-from dwh_assets.iceberg.diff.compare import compare, own_keys
+from dwh_assets.iceberg.diff.compare import compare
 from dwh_assets.iceberg.diff.netting import DELETE, INSERT, UPDATE_AFTER, UPDATE_BEFORE
 from dwh_assets.iceberg.diff.sides import Sides, sides
 from dwh_assets.iceberg.diff.version_diff import VersionDiff
+from dwh_assets.iceberg.keys import known_keys
+from dwh_assets.iceberg.scan import schema_at
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.source import Source
 
@@ -82,13 +84,11 @@ class Changes(AbstractContextManager["Changes"]):
     ) -> pa.RecordBatchReader:
         target = arrow_schema(Schema(*(column.field for column in columns)))
         then = {field.field_id: field.name for field in self.diff.compared.fields}
-        # A column that is newer than the snapshot is null in all of its rows.
-        found = [column.field for column in columns if column.field.field_id in then]
 
         def named() -> Iterator[pa.RecordBatch]:
             for batch in batches():
-                arrays = [batch.column(then[field.field_id]) for field in found]
-                renamed = pa.RecordBatch.from_arrays(arrays, names=[field.name for field in found])
+                arrays = [batch.column(then[column.field.field_id]) for column in columns]
+                renamed = pa.RecordBatch.from_arrays(arrays, names=target.names)
                 yield align(renamed, target, self.diff.table)
 
         return pa.RecordBatchReader.from_batches(target, self.source.faithfully(named()))
@@ -101,12 +101,15 @@ def changes_between(source: Source, before: int | None, columns: tuple[ReplicaCo
     """
     after = source.snapshot_id
     assert after is not None  # noqa: S101 - see above
-    names = own_keys(source.table, before, after)
-    diff = compare(source.table, before, after, keys=names)
+    # Where the table went back to an older snapshot, its columns stayed: these have other values there.
+    schemas = [schema_at(source.table, known) for known in (after, before) if known is not None]
+    names = known_keys(source.table.metadata, source.schema, *schemas)
+    diff = compare(source.table, before, after, keys=names, schema=source.schema)
     ids = {column.field.field_id: column for column in columns}
     keys = [ids.get(diff.compared.find_field(name).field_id) for name in names]
     if not all(key is not None and _can_be_told_apart(key.field.field_type) for key in keys):
-        return Changes(source, compare(source.table, before, after), columns, ())
+        whole = compare(source.table, before, after, schema=source.schema)
+        return Changes(source, whole, columns, ())
     return Changes(source, diff, columns, tuple(key for key in keys if key))
 
 

@@ -198,6 +198,25 @@ def test_columns_that_change_without_a_snapshot_are_followed_once(
     assert replica.sync(catalog, snapshot_of(orders)).method == "none"
 
 
+def test_going_back_to_before_a_column_empties_it(orders: Table, replica: Replica) -> None:
+    old = snapshot_of(orders)
+    with orders.update_schema() as schema:
+        schema.add_column("price", DoubleType())
+    orders.overwrite(pa.table({"id": [2], "item": pa.array([None], pa.string()), "price": [0.5]}), "id = 2")
+    replica.sync(orders)
+    orders.manage_snapshots().rollback_to_snapshot(old).commit()
+
+    result = replica.sync(orders.refresh())
+
+    # The table keeps its newest columns, although the snapshot is older than one of them.
+    assert (result.method, result.rows_inserted, result.rows_deleted) == ("incremental", 1, 1)
+    assert sorted(replica.read().read_all().to_pylist(), key=lambda row: row["id"]) == [
+        {"id": 1, "item": "pen", "price": None},
+        {"id": 2, "item": None, "price": None},
+        {"id": 3, "item": "ink", "price": None},
+    ]
+
+
 # --- When nothing is loaded ---
 
 

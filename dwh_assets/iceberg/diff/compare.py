@@ -22,18 +22,24 @@ from dwh_assets.iceberg.scan import schema_at
 
 
 def compare(
-    table: Table, before: int | None, after: int, *, keys: Sequence[str] | None = None
+    table: Table,
+    before: int | None,
+    after: int,
+    *,
+    keys: Sequence[str] | None = None,
+    schema: Schema | None = None,
 ) -> VersionDiff:
     """Compare the snapshot `before` (None: the empty table) with the snapshot `after`.
 
     Rows are told apart by `keys`, top-level columns of both versions under their names in `after`; without
     keys, as a multiset, in which a row that differs counts as one removed and one added. Values are compared
-    in the columns of `after`, see `columns`; how, see `netting`.
+    in the columns of `after`, or in those of `schema`, which then is newer than both; see `columns`. How, see
+    `netting`.
 
     Raises `NotFoundError` for a snapshot that is not there, `ConfigurationError` for a key that is not a
     column of both versions, `UnsupportedError` for equality deletes and for files that are not Parquet.
     """
-    later = schema_at(table, after)
+    later = schema or schema_at(table, after)
     earlier = later if before is None else schema_at(table, before)
     _require_keys(table, keys or (), earlier, later)
     route = find_route(table, before, after)
