@@ -84,10 +84,11 @@ def _warehouses(**lake: Any) -> dict[str, Any]:
         from dwh_assets.orchestration.snowflake_io import SnowflakeReplicaIOManager, snowflake_resource
 
         found["snowflake"] = snowflake_resource()
+        files: dict[str, Any] = {
+            name: os.environ[variable] for name, variable in given(SNOWFLAKE_FILES).items()
+        }
         found["snowflake_replica_io_manager"] = SnowflakeReplicaIOManager(
-            snowflake=found["snowflake"],
-            **{name: os.environ[variable] for name, variable in given(SNOWFLAKE_FILES).items()},
-            **lake,
+            snowflake=found["snowflake"], **files, **lake
         )
     if os.environ.get(BIGQUERY_PROJECT):
         from dwh_assets.orchestration.bigquery_io import BigQueryReplicaIOManager, bigquery_resource
