@@ -272,7 +272,6 @@ class Replica(ReplicaDeclaration):
 
 
 _ONLY_IN = {
-    "cluster_by": ("snowflake", "bigquery"),
     "partition_by": ("bigquery",),
     "indexes": ("duckdb", "motherduck"),
 }

@@ -43,7 +43,7 @@ class ReplicaDeclaration(BaseModel):
     )
     cluster_by: list[str] = Field(
         default_factory=list,
-        description="Columns that rows are kept together by, in Snowflake and BigQuery.",
+        description="Columns that rows are clustered by; DuckDB sorts by them what it loads.",
     )
     partition_by: TimePartition | None = Field(
         default=None, description="Partitions in BigQuery, by a column of time."

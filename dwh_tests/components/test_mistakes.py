@@ -158,8 +158,8 @@ MISTAKES: dict[str, tuple[str, tuple[str, ...]]] = {
         ("replicas.0", "indexes is for duckdb and motherduck; snowflake has no such thing"),
     ),
     "clusters where there are none": (
-        "  replicas:\n>   - {warehouse: duckdb, cluster_by: [id]}",
-        ("replicas.0", "cluster_by is for snowflake and bigquery; duckdb has no such thing"),
+        "  replicas:\n>   - {warehouse: snowflake, indexes: [[id]]}",
+        ("replicas.0", "indexes is for duckdb and motherduck; snowflake has no such thing"),
     ),
     "an index that is no list of columns": (
         "  replicas:\n    - warehouse: duckdb\n      indexes:\n>       - id",
