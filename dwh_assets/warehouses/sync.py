@@ -12,7 +12,7 @@ from dwh_assets.warehouses.apply import Drifted, StagedChanges, can_compare, cop
 from dwh_assets.warehouses.arriving import Arriving
 from dwh_assets.warehouses.base import Method, Mode, ReplicaState, Target
 from dwh_assets.warehouses.changes import Changes, changes_between
-from dwh_assets.warehouses.columns import replica_columns
+from dwh_assets.warehouses.columns import folded, replica_columns
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.evolution import CannotFollow, ColumnStep, column_steps, held_columns
 from dwh_assets.warehouses.options import ReplicaOptions
@@ -163,6 +163,7 @@ class Sync:
         if held.mode != self.mode:
             raise ReloadNeeded(f"its mode was {held.mode}, and is {self.mode} now")
         steps = self._steps(held)
+        self._require_empty([step.name for step in steps if step.kind == "add"], held, found)
         if held.logical_snapshot_id == self.source.logical_snapshot_id:
             return self._keep_rows(seen, steps)
         return self._apply(seen, steps)
@@ -170,9 +171,25 @@ class Sync:
     def _steps(self, held: ReplicaState) -> list[ColumnStep]:
         types = [(field.field_id, field.field_type) for field in held.schema.fields]
         try:
-            return column_steps(held.columns, types, self.columns, keep_dropped=self._keeps_dropped)
+            return column_steps(
+                held.columns, types, self.columns, keep_dropped=self._keeps_dropped, fold=self._folded
+            )
         except CannotFollow as reason:
             raise ReloadNeeded(str(reason)) from None
+
+    def _folded(self, name: str) -> str:
+        return folded(name, self.session.dialect.capabilities)
+
+    def _require_empty(self, added: Sequence[str], held: ReplicaState, found: Sequence[str]) -> None:
+        """Reload where a column that is to be added has values in rows that did not change."""
+        own = {self._folded(column.name) for column in held.columns}
+        others = {self._folded(name) for name in found} - own
+        ids = self.source.field_ids_until(held.snapshot_id)
+        for column in self.columns:
+            if column.name in added and self._folded(column.name) in others:
+                raise ReloadNeeded(f"it has a column {column.name} already, which is another one")
+            if column.name in added and column.field.field_id in ids:
+                raise ReloadNeeded(f"the column {column.field.name} is back, with its values")
 
     @property
     def _keeps_dropped(self) -> bool:

@@ -14,6 +14,7 @@ from pyiceberg.types import DoubleType, LongType, StringType
 
 from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.replica import Replica
 from dwh_tests.independent import iceberg_rows
 from dwh_tests.warehouses.lake import commit_replace, query, snapshot_of
@@ -213,6 +214,37 @@ def test_going_back_to_before_a_column_empties_it(orders: Table, replica: Replic
         {"id": 2, "item": None, "price": None},
         {"id": 3, "item": "ink", "price": None},
     ]
+
+
+def test_a_column_that_comes_back_with_an_older_snapshot_has_its_values(
+    orders: Table, replica: Replica
+) -> None:
+    old = snapshot_of(orders)
+    with orders.update_schema() as schema:
+        schema.delete_column("item")
+    replica.sync(orders)
+    orders.append(pa.table({"id": [4]}))
+
+    assert replica.sync(orders, old).reason == "the column item is back, with its values"
+
+    assert held_rows(replica) == multiset(iceberg_rows(orders.metadata_location, old))
+
+
+def test_a_new_column_does_not_take_the_values_of_one_that_was_kept(orders: Table, database: Path) -> None:
+    options = ReplicaOptions(dropped_columns="keep")
+    replica = DuckDBWarehouse(database).replica("sales.orders", options=options)
+    replica.sync(orders)
+    with orders.update_schema() as schema:
+        schema.delete_column("item")
+    orders.append(pa.table({"id": [4]}))
+    assert replica.sync(orders).method == "incremental"
+    assert query(database, "SELECT item FROM sales.orders WHERE id = 1") == [("pen",)]
+    with orders.update_schema() as schema:
+        schema.add_column("Item", StringType())
+
+    assert replica.sync(orders).reason == "it has a column Item already, which is another one"
+
+    assert replica.read(["Item"]).read_all().to_pydict() == {"Item": [None] * 4}
 
 
 # --- When nothing is loaded ---
