@@ -10,7 +10,7 @@ from functools import cached_property
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
 from dwh_assets.warehouses.apply import Drifted, StagedChanges, can_compare, copy_rows
 from dwh_assets.warehouses.arriving import Arriving
-from dwh_assets.warehouses.base import Method, Mode, ReplicaState, Target
+from dwh_assets.warehouses.base import HISTORY_MODES, Method, Mode, ReplicaState, Target
 from dwh_assets.warehouses.changes import Changes, changes_between
 from dwh_assets.warehouses.columns import folded, replica_columns
 from dwh_assets.warehouses.dialect import ReplicaColumn
@@ -127,6 +127,8 @@ class Sync:
                 f"{self.target} is a replica of {held.table}, not of {self.source.name}.",
                 remedy="Choose another `into`, or drop that replica first.",
             )
+        if held is not None and held.synced_at:
+            require_same_history(self.target, held.mode, self.mode)
         if found and not known and self.options.create_table:
             raise ConfigurationError(
                 f"{self.target} is not a replica, and there is a table or view of that name.",
@@ -163,6 +165,8 @@ class Sync:
         if held.mode != self.mode:
             raise ReloadNeeded(f"its mode was {held.mode}, and is {self.mode} now")
         steps = self._steps(held)
+        if steps and not self.options.create_table:
+            raise ReloadNeeded("its columns changed, and create_table is false")
         self._require_empty([step.name for step in steps if step.kind == "add"], held, found)
         if held.logical_snapshot_id == self.source.logical_snapshot_id:
             return self._keep_rows(seen, steps)
@@ -270,14 +274,12 @@ class Sync:
         """Change columns before the transaction, where it cannot hold that; rows stay what they were."""
         if not steps or self._transactional:
             return seen
-        self._require_making()
         intent = self.records.change(seen, replace(seen, pending=pending("changing columns")))
         self._alter(steps)
         return intent
 
     def _alter_within(self, steps: Sequence[ColumnStep]) -> None:
-        if self._transactional and steps:
-            self._require_making()
+        if self._transactional:
             self._alter(steps)
 
     def _alter(self, steps: Sequence[ColumnStep]) -> None:
@@ -290,12 +292,7 @@ class Sync:
         self, seen: ReplicaState, held: ReplicaState | None, found: Sequence[str] | None, reason: str
     ) -> Brought:
         self.arriving.rows = 0  # whatever was staged before
-        names = {column.name for column in self.columns}
-        if found is not None and not self.options.create_table and not names <= set(found):
-            raise ConfigurationError(
-                f"{self.target} has no column {min(names - set(found))}, and create_table is false.",
-                remedy="Add the column, or let the sync make the table.",
-            )
+        self._require_columns(found)
         if self._transactional:
             self._reload_in_transaction(seen)
         elif self._keeps_columns(held, found) or not self.options.create_table:
@@ -303,6 +300,15 @@ class Sync:
         else:
             self._reload_by_table(seen)
         return Brought("full", reason, held, self.arriving.rows, 0, held.rows if held else 0)
+
+    def _require_columns(self, found: Sequence[str] | None) -> None:
+        known = {self._folded(name) for name in found or ()}
+        missing = [column.name for column in self.columns if self._folded(column.name) not in known]
+        if found is not None and not self.options.create_table and missing:
+            raise ConfigurationError(
+                f"{self.target} has no column {missing[0]}, and create_table is false.",
+                remedy="Add the column, or let the sync make the table.",
+            )
 
     def _reload_in_transaction(self, seen: ReplicaState) -> None:
         with self.session.transaction():
@@ -363,6 +369,15 @@ class Sync:
             rows=rows,
             synced_at=datetime.now(UTC),
             run_id=self.run_id,
+        )
+
+
+def require_same_history(target: Target, held: Mode, asked: Mode) -> None:
+    """Raise `ConfigurationError` where a replica keeps history and is not to, or the other way round."""
+    if held != asked and {held, asked} & {*HISTORY_MODES}:
+        raise ConfigurationError(
+            f"{target} is a replica with mode {held}, and {asked} was asked for; one of them keeps history.",
+            remedy=f"Set mode: {held}, choose another `into`, or drop the replica first.",
         )
 
 

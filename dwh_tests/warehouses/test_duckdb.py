@@ -304,6 +304,23 @@ def test_a_replica_dropped_by_hand_is_loaded_again(
     assert replica.read().read_all().num_rows == 3
 
 
+def test_a_table_of_somebody_else_is_filled_once_it_has_the_columns(orders: Table, database: Path) -> None:
+    replica = DuckDBWarehouse(database).replica("sales.orders", options=ReplicaOptions(create_table=False))
+    database.parent.mkdir(parents=True)
+    with duckdb.connect(database) as connection:
+        connection.execute("CREATE SCHEMA sales; CREATE TABLE sales.orders (own INT, ITEM TEXT, id BIGINT)")
+    assert replica.sync(orders).rows_inserted == 3
+    with orders.update_schema() as schema:
+        schema.add_column("price", DoubleType())
+    with pytest.raises(ConfigurationError, match="has no column price, and create_table is false"):
+        replica.sync(orders)
+    with duckdb.connect(database) as connection:
+        connection.execute("ALTER TABLE sales.orders ADD COLUMN price DOUBLE")
+
+    assert replica.sync(orders).reason == "its columns changed, and create_table is false"
+    assert held_rows(replica) == multiset(iceberg_rows(orders.metadata_location))
+
+
 # --- What is refused ---
 
 
