@@ -167,6 +167,8 @@ class Sync:
         steps = self._steps(held)
         if steps and not self.options.create_table:
             raise ReloadNeeded("its columns changed, and create_table is false")
+        if self.options.layout.indexes and self._transactional and any(step.kind != "add" for step in steps):
+            raise ReloadNeeded("its columns changed, and indexes hold on to the old ones")
         self._require_empty([step.name for step in steps if step.kind == "add"], held, found)
         if held.logical_snapshot_id == self.source.logical_snapshot_id:
             return self._keep_rows(seen, steps)
