@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # merge_into: rows that went or changed stay, closed (a slowly changing dimension of type 2).
 # append_only: every change is a row of its own, and nothing is ever updated.
 Mode = Literal["copy", "external", "merge_into", "append_only"]
+# Whoever replaces all rows of such a replica loses what only it knows.
+HISTORY_MODES: tuple[Mode, ...] = ("merge_into", "append_only")
 Method = Literal["none", "incremental", "full", "repointed"]
 
 

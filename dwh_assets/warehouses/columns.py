@@ -53,7 +53,7 @@ def _require_names(columns: Sequence[ReplicaColumn], limits: Capabilities, table
                 f"{limits.max_identifier_length}.",
                 remedy="Rename it in the table.",
             )
-        first = seen.setdefault(_folded(column.name, limits), column.field.name)
+        first = seen.setdefault(folded(column.name, limits), column.field.name)
         if first != column.field.name:
             raise SchemaError(
                 f"{table}: columns {first!r} and {column.field.name!r} differ in case alone, and "
@@ -62,7 +62,7 @@ def _require_names(columns: Sequence[ReplicaColumn], limits: Capabilities, table
             )
 
 
-def _folded(name: str, limits: Capabilities) -> str:
+def folded(name: str, limits: Capabilities) -> str:
     """Return what the warehouse compares; none of them folds more than the letters A to Z alike."""
     return name if limits.case_sensitive else name.encode().lower().decode()
 

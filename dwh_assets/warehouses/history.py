@@ -30,9 +30,10 @@ from dwh_assets.warehouses.base import ReplicaState, Target
 from dwh_assets.warehouses.changes import Changes
 from dwh_assets.warehouses.columns import OWN_PREFIX
 from dwh_assets.warehouses.dialect import Dialect, ReplicaColumn, TypeOptions
+from dwh_assets.warehouses.evolution import ColumnStep
 from dwh_assets.warehouses.session import Layout
 from dwh_assets.warehouses.source import open_source
-from dwh_assets.warehouses.sync import Brought, Sync, pending
+from dwh_assets.warehouses.sync import Brought, ReloadNeeded, Sync, pending
 
 # Beyond the ids that a table's own fields may have
 _FIRST_OWN_ID = 2_147_483_000
@@ -40,6 +41,7 @@ VALID_FROM = f"{OWN_PREFIX}valid_from"
 VALID_TO = f"{OWN_PREFIX}valid_to"
 CHANGE_TYPE = f"{OWN_PREFIX}change_type"
 SNAPSHOT_ID = f"{OWN_PREFIX}snapshot_id"
+_START_ANEW = "Drop the replica, after keeping its history elsewhere, and sync it anew."
 
 
 def current_rows_sql(dialect: Dialect) -> str:
@@ -168,8 +170,9 @@ class KeepVersions(KeepHistory):
             raise UnsupportedError(
                 f"{self.target} would have to be compared with {self.source.name} ({reason}), and nested "
                 "columns cannot be.",
-                remedy="Drop the replica, after keeping its history elsewhere, and sync it anew.",
+                remedy=_START_ANEW,
             )
+        self._require_columns(found)
         self.arriving.rows = 0
         staged = apart(self.session.dialect, self.columns)
         staging = self.session.staging(self.target, "rows")
@@ -189,12 +192,21 @@ class KeepVersions(KeepHistory):
         return Brought("full", reason, held, inserted, 0, closed)
 
     def _follow_columns(self, seen: ReplicaState, held: ReplicaState | None) -> ReplicaState:
-        steps = self._steps(held) if held else []
+        steps = self._steps_or_refuse(held) if held and self.options.create_table else []
         if not steps:
             return seen
         intent = self.records.change(seen, replace(seen, pending=pending("changing columns")))
         self._alter(steps)
         return intent
+
+    def _steps_or_refuse(self, held: ReplicaState) -> list[ColumnStep]:
+        try:
+            return self._steps(held)
+        except ReloadNeeded as reason:
+            raise UnsupportedError(
+                f"{self.target} cannot follow the columns of {self.source.name}: {reason}.",
+                remedy=_START_ANEW,
+            ) from None
 
     def _close(self, where_sql: str) -> int:
         dialect = self.session.dialect

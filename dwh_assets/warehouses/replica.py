@@ -36,7 +36,7 @@ from dwh_assets.warehouses.repair import repair
 from dwh_assets.warehouses.session import Purpose, Session
 from dwh_assets.warehouses.source import Source, open_source
 from dwh_assets.warehouses.state import Records
-from dwh_assets.warehouses.sync import Brought, Sync
+from dwh_assets.warehouses.sync import Brought, Sync, require_same_history
 
 SYNCS: dict[Mode, type[Sync]] = {
     "copy": Sync,
@@ -217,9 +217,10 @@ class Replica:
             records = Records(session, self.target)
             held = records.read()
             if held and held.table == self.table:
+                # A table without a record would be nobody's; a record without a table is loaded again.
+                session.drop_table(self.target)
                 with session.transaction():
                     records.delete(held)
-                session.drop_table(self.target)
         if ledger:
             ledger.unpin(self.owner)
 
@@ -285,6 +286,7 @@ class Replica:
         held = Records(session, self.target).read()
         if held is None or held.synced_at is None or held.table != self.table:
             raise NotFoundError(f"The replica {self.into} was never loaded.", remedy="Sync it first.")
+        require_same_history(self.target, held.mode, self.mode)
         if held.pending:
             since, _, doing = held.pending.partition(" ")
             raise UnavailableError(

@@ -19,7 +19,7 @@ from dwh_assets.iceberg.arrow.types import align, arrow_schema
 from dwh_assets.iceberg.faults import explained, readable
 from dwh_assets.iceberg.files.reading import live_batches
 from dwh_assets.iceberg.planning import planned_files
-from dwh_assets.iceberg.scan import scan
+from dwh_assets.iceberg.scan import scan, schema_at
 from dwh_assets.iceberg.versions import logical_snapshot_id
 
 # PyIceberg decodes every file it is given at once, so it is given only so many at a time.
@@ -58,6 +58,19 @@ class Source:
     def schema(self) -> Schema:
         """The columns: the table's now when this is its current snapshot, otherwise the snapshot's own."""
         return self.scan.projection()
+
+    def field_ids_until(self, snapshot_id: int | None) -> set[int]:
+        """Return the columns that files of a snapshot may hold, those among them that were dropped since.
+
+        Of a snapshot that is not kept: all that the kept ones may hold.
+        """
+        last = None if snapshot_id is None else self.table.snapshot_by_id(snapshot_id)
+        return {
+            field.field_id
+            for snapshot in self.table.snapshots()
+            if last is None or (snapshot.sequence_number or 0) <= (last.sequence_number or 0)
+            for field in schema_at(self.table, snapshot.snapshot_id).fields
+        }
 
     def streams(self) -> Iterator[pa.RecordBatchReader]:
         """Yield the rows as streams, each of 32 MiB of files (or one larger file): what is in memory at once.

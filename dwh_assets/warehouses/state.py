@@ -86,8 +86,9 @@ class Records:
 
     def all(self) -> list[tuple[Target, ReplicaState]]:
         """Return every replica of which something is recorded, in order of their names."""
-        if self.session.describe(self._table) is None:
-            return []
+        found = self.session.describe(self._table)
+        if found is None or self._dialect.name("generation") not in found:
+            return []  # or they are the first release's, and nothing was synced since
         names_sql = ", ".join(self._column_sql(name) for name in _COLUMNS)
         order_sql = ", ".join(self._column_sql(name) for name in _NAMES)
         rows = self.session.fetch(f"SELECT {names_sql} FROM {self._table_sql} ORDER BY {order_sql}")

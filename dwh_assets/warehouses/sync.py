@@ -10,9 +10,9 @@ from functools import cached_property
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
 from dwh_assets.warehouses.apply import Drifted, StagedChanges, can_compare, copy_rows
 from dwh_assets.warehouses.arriving import Arriving
-from dwh_assets.warehouses.base import Method, Mode, ReplicaState, Target
+from dwh_assets.warehouses.base import HISTORY_MODES, Method, Mode, ReplicaState, Target
 from dwh_assets.warehouses.changes import Changes, changes_between
-from dwh_assets.warehouses.columns import replica_columns
+from dwh_assets.warehouses.columns import folded, replica_columns
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.evolution import CannotFollow, ColumnStep, column_steps, held_columns
 from dwh_assets.warehouses.options import ReplicaOptions
@@ -127,6 +127,8 @@ class Sync:
                 f"{self.target} is a replica of {held.table}, not of {self.source.name}.",
                 remedy="Choose another `into`, or drop that replica first.",
             )
+        if held is not None and held.synced_at:
+            require_same_history(self.target, held.mode, self.mode)
         if found and not known and self.options.create_table:
             raise ConfigurationError(
                 f"{self.target} is not a replica, and there is a table or view of that name.",
@@ -163,6 +165,11 @@ class Sync:
         if held.mode != self.mode:
             raise ReloadNeeded(f"its mode was {held.mode}, and is {self.mode} now")
         steps = self._steps(held)
+        if steps and not self.options.create_table:
+            raise ReloadNeeded("its columns changed, and create_table is false")
+        if self.options.layout.indexes and self._transactional and any(step.kind != "add" for step in steps):
+            raise ReloadNeeded("its columns changed, and indexes hold on to the old ones")
+        self._require_empty([step.name for step in steps if step.kind == "add"], held, found)
         if held.logical_snapshot_id == self.source.logical_snapshot_id:
             return self._keep_rows(seen, steps)
         return self._apply(seen, steps)
@@ -170,9 +177,25 @@ class Sync:
     def _steps(self, held: ReplicaState) -> list[ColumnStep]:
         types = [(field.field_id, field.field_type) for field in held.schema.fields]
         try:
-            return column_steps(held.columns, types, self.columns, keep_dropped=self._keeps_dropped)
+            return column_steps(
+                held.columns, types, self.columns, keep_dropped=self._keeps_dropped, fold=self._folded
+            )
         except CannotFollow as reason:
             raise ReloadNeeded(str(reason)) from None
+
+    def _folded(self, name: str) -> str:
+        return folded(name, self.session.dialect.capabilities)
+
+    def _require_empty(self, added: Sequence[str], held: ReplicaState, found: Sequence[str]) -> None:
+        """Reload where a column that is to be added has values in rows that did not change."""
+        own = {self._folded(column.name) for column in held.columns}
+        others = {self._folded(name) for name in found} - own
+        ids = self.source.field_ids_until(held.snapshot_id)
+        for column in self.columns:
+            if column.name in added and self._folded(column.name) in others:
+                raise ReloadNeeded(f"it has a column {column.name} already, which is another one")
+            if column.name in added and column.field.field_id in ids:
+                raise ReloadNeeded(f"the column {column.field.name} is back, with its values")
 
     @property
     def _keeps_dropped(self) -> bool:
@@ -253,14 +276,12 @@ class Sync:
         """Change columns before the transaction, where it cannot hold that; rows stay what they were."""
         if not steps or self._transactional:
             return seen
-        self._require_making()
         intent = self.records.change(seen, replace(seen, pending=pending("changing columns")))
         self._alter(steps)
         return intent
 
     def _alter_within(self, steps: Sequence[ColumnStep]) -> None:
-        if self._transactional and steps:
-            self._require_making()
+        if self._transactional:
             self._alter(steps)
 
     def _alter(self, steps: Sequence[ColumnStep]) -> None:
@@ -273,12 +294,7 @@ class Sync:
         self, seen: ReplicaState, held: ReplicaState | None, found: Sequence[str] | None, reason: str
     ) -> Brought:
         self.arriving.rows = 0  # whatever was staged before
-        names = {column.name for column in self.columns}
-        if found is not None and not self.options.create_table and not names <= set(found):
-            raise ConfigurationError(
-                f"{self.target} has no column {min(names - set(found))}, and create_table is false.",
-                remedy="Add the column, or let the sync make the table.",
-            )
+        self._require_columns(found)
         if self._transactional:
             self._reload_in_transaction(seen)
         elif self._keeps_columns(held, found) or not self.options.create_table:
@@ -286,6 +302,15 @@ class Sync:
         else:
             self._reload_by_table(seen)
         return Brought("full", reason, held, self.arriving.rows, 0, held.rows if held else 0)
+
+    def _require_columns(self, found: Sequence[str] | None) -> None:
+        known = {self._folded(name) for name in found or ()}
+        missing = [column.name for column in self.columns if self._folded(column.name) not in known]
+        if found is not None and not self.options.create_table and missing:
+            raise ConfigurationError(
+                f"{self.target} has no column {missing[0]}, and create_table is false.",
+                remedy="Add the column, or let the sync make the table.",
+            )
 
     def _reload_in_transaction(self, seen: ReplicaState) -> None:
         with self.session.transaction():
@@ -346,6 +371,15 @@ class Sync:
             rows=rows,
             synced_at=datetime.now(UTC),
             run_id=self.run_id,
+        )
+
+
+def require_same_history(target: Target, held: Mode, asked: Mode) -> None:
+    """Raise `ConfigurationError` where a replica keeps history and is not to, or the other way round."""
+    if held != asked and {held, asked} & {*HISTORY_MODES}:
+        raise ConfigurationError(
+            f"{target} is a replica with mode {held}, and {asked} was asked for; one of them keeps history.",
+            remedy=f"Set mode: {held}, choose another `into`, or drop the replica first.",
         )
 
 

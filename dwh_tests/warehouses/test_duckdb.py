@@ -1,6 +1,7 @@
 """A replica follows its table: what is loaded, when nothing is, and what stays when a load fails."""
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.table import Table
 from pyiceberg.types import DoubleType, LongType, StringType
 
-from dwh_assets.errors import ConfigurationError, DwhError, NotFoundError
+from dwh_assets.errors import ConfigurationError, DataError, DwhError, NotFoundError
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.replica import Replica
@@ -217,6 +218,48 @@ def test_going_back_to_before_a_column_empties_it(orders: Table, replica: Replic
     ]
 
 
+def test_a_column_that_comes_back_with_an_older_snapshot_has_its_values(
+    orders: Table, replica: Replica
+) -> None:
+    old = snapshot_of(orders)
+    with orders.update_schema() as schema:
+        schema.delete_column("item")
+    replica.sync(orders)
+    orders.append(pa.table({"id": [4]}))
+
+    assert replica.sync(orders, old).reason == "the column item is back, with its values"
+
+    assert held_rows(replica) == multiset(iceberg_rows(orders.metadata_location, old))
+
+
+def test_a_new_column_does_not_take_the_values_of_one_that_was_kept(orders: Table, database: Path) -> None:
+    options = ReplicaOptions(dropped_columns="keep")
+    replica = DuckDBWarehouse(database).replica("sales.orders", options=options)
+    replica.sync(orders)
+    with orders.update_schema() as schema:
+        schema.delete_column("item")
+    orders.append(pa.table({"id": [4]}))
+    assert replica.sync(orders).method == "incremental"
+    assert query(database, "SELECT item FROM sales.orders WHERE id = 1") == [("pen",)]
+    with orders.update_schema() as schema:
+        schema.add_column("Item", StringType())
+
+    assert replica.sync(orders).reason == "it has a column Item already, which is another one"
+
+    assert replica.read(["Item"]).read_all().to_pydict() == {"Item": [None] * 4}
+
+
+def test_columns_change_under_an_index(orders: Table, database: Path) -> None:
+    options = ReplicaOptions(layout=Layout(indexes=(("id",),)))
+    replica = DuckDBWarehouse(database).replica("sales.orders", options=options)
+    replica.sync(orders)
+    with orders.update_schema() as schema:
+        schema.rename_column("item", "thing")
+    assert replica.sync(orders).reason == "its columns changed, and indexes hold on to the old ones"
+    assert replica.read().schema.names == ["id", "thing"]
+    assert query(database, "SELECT count(*) FROM duckdb_indexes()") == [(1,)]
+
+
 # --- When nothing is loaded ---
 
 
@@ -274,7 +317,72 @@ def test_a_replica_dropped_by_hand_is_loaded_again(
     assert replica.read().read_all().num_rows == 3
 
 
+def test_a_table_of_somebody_else_is_filled_once_it_has_the_columns(orders: Table, database: Path) -> None:
+    replica = DuckDBWarehouse(database).replica("sales.orders", options=ReplicaOptions(create_table=False))
+    database.parent.mkdir(parents=True)
+    with duckdb.connect(database) as connection:
+        connection.execute("CREATE SCHEMA sales; CREATE TABLE sales.orders (own INT, ITEM TEXT, id BIGINT)")
+    assert replica.sync(orders).rows_inserted == 3
+    with orders.update_schema() as schema:
+        schema.add_column("price", DoubleType())
+    with pytest.raises(ConfigurationError, match="has no column price, and create_table is false"):
+        replica.sync(orders)
+    with duckdb.connect(database) as connection:
+        connection.execute("ALTER TABLE sales.orders ADD COLUMN price DOUBLE")
+
+    assert replica.sync(orders).reason == "its columns changed, and create_table is false"
+    assert held_rows(replica) == multiset(iceberg_rows(orders.metadata_location))
+
+
+def test_a_replica_of_the_first_release_is_loaded_again(
+    orders: Table, replica: Replica, database: Path
+) -> None:
+    database.parent.mkdir(parents=True)
+    with duckdb.connect(database) as connection:
+        connection.execute("""
+            CREATE SCHEMA nyc; CREATE TABLE nyc.orders AS SELECT 1 AS id, 'old' AS item;
+            CREATE TABLE _dwh_replicas (
+                schema_name VARCHAR NOT NULL, table_name VARCHAR NOT NULL, iceberg_table VARCHAR NOT NULL,
+                table_uuid VARCHAR NOT NULL, snapshot_id BIGINT, logical_snapshot_id BIGINT,
+                schema_id INTEGER NOT NULL, row_count BIGINT NOT NULL,
+                synced_at TIMESTAMP WITH TIME ZONE NOT NULL, run_id VARCHAR)
+        """)
+        values = ["nyc", "orders", "sales.orders", str(orders.metadata.table_uuid), snapshot_of(orders)]
+        connection.execute(
+            "INSERT INTO _dwh_replicas VALUES (?, ?, ?, ?, ?, 1, 0, 1, '2025-01-01 00:00:00+00', NULL)",
+            values,
+        )
+    assert replica.state() is None
+    other = DuckDBWarehouse(database).replica("sales.returns", into="nyc.orders")
+    with pytest.raises(ConfigurationError, match=r"is a replica of sales\.orders"):
+        other.sync(orders.catalog.create_table("sales.returns", orders.schema()))
+
+    assert (replica.sync(orders).method, replica.sync(orders).method) == ("full", "none")
+
+    assert held_rows(replica) == multiset(iceberg_rows(orders.metadata_location))
+
+
 # --- What is refused ---
+
+
+def test_what_duckdb_refuses_names_the_table(orders: Table, replica: Replica) -> None:
+    indexed = ReplicaOptions(layout=Layout(indexes=(("nothing",),)))
+    with pytest.raises(ConfigurationError, match=r'sales\.orders: DuckDB says .* column named "nothing"'):
+        replace(replica, options=indexed).sync(orders)
+    replica.sync(orders)
+    with pytest.raises(DataError, match=r"sales\.orders: DuckDB says .* 'abc'"):
+        replica.read(where={"id": "abc"})
+
+
+def test_a_load_that_fails_leaves_the_settings_of_the_database(orders: Table, database: Path) -> None:
+    database.parent.mkdir(parents=True)
+    with duckdb.connect(database) as connection:
+        connection.execute("CREATE SCHEMA sales; CREATE TABLE sales.orders (id BIGINT, item INT)")
+        warehouse = DuckDBWarehouse(connection.cursor)
+        replica = warehouse.replica("sales.orders", options=ReplicaOptions(create_table=False))
+        with pytest.raises(DataError, match="Could not convert string 'pen'"):
+            replica.sync(orders)
+        assert connection.execute("SELECT current_setting('preserve_insertion_order')").fetchone() == (True,)
 
 
 def test_a_table_that_is_no_replica_is_never_replaced(

@@ -12,7 +12,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.types import LongType
 
 from dwh_assets import IcebergWriter, IcebergWriterConfig
-from dwh_assets.errors import UnsupportedError
+from dwh_assets.errors import ConfigurationError, UnsupportedError
 from dwh_assets.warehouses.base import Mode
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
 
@@ -204,3 +204,42 @@ def test_a_table_without_a_key_cannot_be_merged(catalog: SqlCatalog, tmp_path: P
     replica = DuckDBWarehouse(tmp_path / "w.duckdb").replica("sales.loose", mode="merge_into")
     with pytest.raises(UnsupportedError, match=r"sales\.loose has no key"):
         replica.sync(catalog)
+
+
+def test_history_is_never_taken_for_rows_nor_replaced_by_them(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "merge_into")
+    act(shop, sync_each=True)
+    before = shop.query("SELECT * FROM shop.prices ORDER BY ALL")
+    copy = DuckDBWarehouse(shop.database).replica(TABLE, into="shop.prices")
+
+    refused = "shop.prices is a replica with mode merge_into, and copy was asked for"
+    with pytest.raises(ConfigurationError, match=refused):
+        copy.sync(shop.catalog)
+    with pytest.raises(ConfigurationError, match=refused):
+        copy.verify(shop.catalog)
+    with pytest.raises(ConfigurationError, match=refused):
+        copy.read()
+
+    assert shop.query("SELECT * FROM shop.prices ORDER BY ALL") == before
+
+
+def test_a_copy_does_not_begin_to_keep_history(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "copy")
+    shop.put({"pen": (1.0, "blue")})
+    shop.replica.sync(shop.catalog)
+    keeping = DuckDBWarehouse(shop.database).replica(TABLE, into="shop.prices", mode="merge_into")
+    with pytest.raises(ConfigurationError, match="is a replica with mode copy"):
+        keeping.sync(shop.catalog)
+
+
+def test_columns_that_exchanged_their_names_are_refused(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "merge_into")
+    shop.put({"pen": (1.0, "blue")})
+    shop.replica.sync(shop.catalog)
+    table = shop.catalog.load_table(TABLE)
+    for old, new in (("price", "other"), ("note", "price"), ("other", "note")):
+        with table.update_schema() as schema:
+            schema.rename_column(old, new)
+    with pytest.raises(UnsupportedError, match=r"cannot follow the columns .* exchanged their names"):
+        shop.replica.sync(shop.catalog)
+    assert shop.query("SELECT item, price, note FROM shop.prices") == [("pen", 1.0, "blue")]

@@ -48,12 +48,15 @@ def rows_in_any_order(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
 
     A load is then twice as fast and holds half as much memory, and its row groups go to the file once:
     in order, those of a parallel insert are written again at the next checkpoint. The setting belongs to
-    the database, not to the connection, so it is put back.
+    the database, not to the connection, so it is put back; by a connection of its own, as one whose
+    transaction failed does nothing more.
     """
-    found = connection.execute("SELECT current_setting('preserve_insertion_order')").fetchone()
-    connection.execute("SET preserve_insertion_order = false")
+    other = connection.cursor()
+    found = other.execute("SELECT current_setting('preserve_insertion_order')").fetchone()
+    other.execute("SET preserve_insertion_order = false")
     try:
         yield
     finally:
         if found and found[0]:
-            connection.execute("SET preserve_insertion_order = true")
+            other.execute("SET preserve_insertion_order = true")
+        other.close()

@@ -19,6 +19,7 @@ from dwh_assets.warehouses.base import Target
 from dwh_assets.warehouses.dialect import ReplicaColumn
 from dwh_assets.warehouses.duckdb.dialect import DuckDBDialect
 from dwh_assets.warehouses.duckdb.extensions import load_extensions
+from dwh_assets.warehouses.duckdb.faults import is_conflict
 from dwh_assets.warehouses.duckdb.load import can_read_files, load_files, rows_in_any_order
 from dwh_assets.warehouses.evolution import ColumnStep
 from dwh_assets.warehouses.session import UNARRANGED, Layout, Session, encoded
@@ -74,7 +75,7 @@ class DuckDBSession(Session):
             # What went wrong first is what matters; a connection beyond rollback has lost its changes.
             with suppress(duckdb.Error):
                 self.connection.rollback()
-            if _is_conflict(error):
+            if is_conflict(error):
                 raise ConflictError(
                     "Another sync in this process changed the same tables.", remedy="Repeat the sync."
                 ) from error
@@ -243,7 +244,3 @@ class DuckDBSession(Session):
     def _run(self, sql: str, *parameters: Any) -> duckdb.DuckDBPyConnection:
         self.statements += 1
         return self.connection.execute(sql, parameters)
-
-
-def _is_conflict(error: BaseException) -> bool:
-    return isinstance(error, duckdb.TransactionException) and "conflict" in str(error).lower()

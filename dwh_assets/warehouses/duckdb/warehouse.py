@@ -15,6 +15,8 @@ from dwh_assets.warehouses.base import Mode, Target
 from dwh_assets.warehouses.dialect import in_lake
 from dwh_assets.warehouses.duckdb.connection import ConnectionFactory, DuckDBConnections
 from dwh_assets.warehouses.duckdb.dialect import DuckDBDialect
+from dwh_assets.warehouses.duckdb.earlier_records import upgrade_records
+from dwh_assets.warehouses.duckdb.faults import explained
 from dwh_assets.warehouses.duckdb.session import DuckDBSession
 from dwh_assets.warehouses.options import ReplicaOptions
 from dwh_assets.warehouses.replica import Replica, as_recorded
@@ -53,8 +55,13 @@ class DuckDBWarehouse:
 
     @contextmanager
     def open(self, purpose: Purpose, *, read_only: bool = False) -> Iterator[DuckDBSession]:
-        """Yield a session, and close its connection whatever happens."""
-        with self._connections.open(read_only=read_only) as connection:
+        """Yield a session, and close its connection whatever happens.
+
+        What DuckDB refuses meanwhile is raised as a `DwhError` that names the purpose's table.
+        """
+        with self._connections.open(read_only=read_only) as connection, explained(purpose.table):
+            if not read_only:
+                upgrade_records(connection)
             yield DuckDBSession(connection, type(self.dialect))
 
     def replica(
