@@ -8,9 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pyiceberg.catalog.sql import SqlCatalog
 
 from dwh_tests.iceberg.conftest import Lake
-from dwh_tests.warehouses.conformance.exceptions import EXCEPTIONS
+from dwh_tests.warehouses.conformance.exceptions import excepted
 from dwh_tests.warehouses.conformance.places import (
     LIVE,
     TABLE,
@@ -19,6 +20,7 @@ from dwh_tests.warehouses.conformance.places import (
     duckdb_place,
     fakesnow_place,
 )
+from dwh_tests.warehouses.lake import open_catalog
 
 EMULATED = ["duckdb", "snowflake", "bigquery"]
 
@@ -58,7 +60,7 @@ def _skip_exceptions(request: pytest.FixtureRequest, name: str) -> None:
     test = request.node.originalname
     parameters = request.node.callspec.id.split("-")
     for key in (test, *(f"{test}[{one}]" for one in parameters)):
-        if reason := EXCEPTIONS.get((name, key)):
+        if reason := excepted(name, key):
             pytest.skip(f"{name}: {reason}")
 
 
@@ -66,6 +68,21 @@ def _skip_exceptions(request: pytest.FixtureRequest, name: str) -> None:
 def lake(tmp_path: Path) -> Lake:
     """A catalog and one table of it, by our own writer."""
     return Lake(tmp_path, TABLE)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the catalog of `catalog` is."""
+    return tmp_path / "lake"
+
+
+@pytest.fixture
+def catalog(folder: Path) -> SqlCatalog:
+    """A catalog for tables that our writer does not make."""
+    folder.mkdir()
+    catalog = open_catalog(folder)
+    catalog.create_namespace("sales")
+    return catalog
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ KEYED: list[tuple[str, Step, tuple[int, int, int] | None]] = [
     ),
     ("delete", delete("id = 10"), (0, 0, 1)),
     ("rollback", roll_back, (1, 0, 0)),
-    ("overwrite a part", write("overwrite", rows(row(30, "z")), where="id >= 14"), (1, 0, 2)),
+    ("overwrite a part", write("overwrite", rows(row(30, "z")), where="id >= 14 and id < 100"), (1, 0, 2)),
     (
         "several at once",
         several(upsert("merge-on-read", row(30, "y")), write("append", rows(31)), delete("id = 31")),
