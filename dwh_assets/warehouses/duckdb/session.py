@@ -76,9 +76,7 @@ class DuckDBSession(Session):
             with suppress(duckdb.Error):
                 self.connection.rollback()
             if is_conflict(error):
-                raise ConflictError(
-                    "Another sync in this process changed the same tables.", remedy="Repeat the sync."
-                ) from error
+                raise _conflict() from error
             raise
 
     def describe(self, target: Target) -> list[str] | None:
@@ -115,7 +113,9 @@ class DuckDBSession(Session):
             for column in columns
         )
         kind_sql = "TEMP TABLE" if target.database == _TEMPORARY else "TABLE"
-        self._run(f"CREATE {kind_sql} {table_sql} ({declared_sql})")
+        # Another sync may have made it since.
+        unless_sql = "IF NOT EXISTS " if existing == "keep" else ""
+        self._run(f"CREATE {kind_sql} {unless_sql}{table_sql} ({declared_sql})")
         for column in columns:
             if column.field.doc:
                 self._comment(table_sql, column.name, column.field.doc)
@@ -243,4 +243,13 @@ class DuckDBSession(Session):
 
     def _run(self, sql: str, *parameters: Any) -> duckdb.DuckDBPyConnection:
         self.statements += 1
-        return self.connection.execute(sql, parameters)
+        try:
+            return self.connection.execute(sql, parameters)
+        except duckdb.TransactionException as error:
+            if is_conflict(error):
+                raise _conflict() from error
+            raise
+
+
+def _conflict() -> ConflictError:
+    return ConflictError("Another sync in this process changed the same tables.", remedy="Repeat the sync.")
