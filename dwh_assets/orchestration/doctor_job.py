@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import dagster as dg
 from dagster_duckdb import DuckDBResource
@@ -15,12 +16,16 @@ from dwh_assets.iceberg.doctor.report import show
 from dwh_assets.orchestration.declarations import table_name, writer_config
 from dwh_assets.orchestration.resources import IcebergCatalogResource
 from dwh_assets.warehouses.duckdb.warehouse import DuckDBWarehouse
+from dwh_assets.warehouses.environment import Warehouse, named_warehouses
+
+_WAIT_SECONDS = 2.0
+_NAMED = "Check the variables that name it and its login, see .env.example."
 
 
 def run_checks(
     iceberg: IcebergCatalogResource, duckdb: DuckDBResource, tables: Mapping[str, IcebergWriterConfig]
 ) -> Iterator[Check]:
-    """Check the catalog and its store, the DuckDB file, and each declared table."""
+    """Check the catalog and its store, the warehouses, and each declared table."""
     namespace = next((tuple(name.split(".")[:-1]) for name in tables), None)
     of_catalog = examine_catalog(
         lambda: iceberg.catalog, lambda: iceberg.config().resolved_properties(), namespace
@@ -31,13 +36,20 @@ def run_checks(
         lambda: _open_duckdb(duckdb),
         "Close the program that holds it, or set DWH_DUCKDB_PATH.",
     )
+    for kind, warehouse in named_warehouses(_WAIT_SECONDS).items():
+        if kind != "duckdb":
+            yield attempt(f"{kind}_answers", partial(_ask, warehouse), _NAMED)
     if of_catalog[0].status == "ok":
         for name, config in tables.items():
             yield _of_table(name, config, iceberg.catalog)
 
 
+def _ask(warehouse: Warehouse) -> str:
+    return f"It answers, and holds {len(warehouse.replicas())} replicas."
+
+
 def _open_duckdb(duckdb: DuckDBResource) -> str:
-    with DuckDBWarehouse(duckdb.database, wait_seconds=2).connect() as connection:
+    with DuckDBWarehouse(duckdb.database, wait_seconds=_WAIT_SECONDS).connect() as connection:
         version = (connection.execute("SELECT version()").fetchone() or ("?",))[0]
     return f"{duckdb.database} opens; DuckDB {version}."
 

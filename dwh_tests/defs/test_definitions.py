@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import pytest
 
 from dwh_assets.definitions import defs
+from dwh_assets.warehouses.environment import BIGQUERY_PROJECT, MOTHERDUCK_DATABASE, SNOWFLAKE_DATABASE
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKED_IN = Path(__file__).with_name("definitions.txt")
@@ -69,8 +71,10 @@ def _automation(spec: dg.AssetSpec) -> str:
     return condition.get_label() or condition.name or "some" if condition else "none"
 
 
-def test_the_definitions_are_those_that_were_agreed_on() -> None:
+def test_the_definitions_are_those_that_were_agreed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a change that is meant: python -m dwh_tests.defs.test_definitions"""
+    for variable in (MOTHERDUCK_DATABASE, SNOWFLAKE_DATABASE, BIGQUERY_PROJECT):
+        monkeypatch.setenv(variable, "")
     assert "\n".join(described(defs())) + "\n" == CHECKED_IN.read_text(encoding="utf-8")
 
 
@@ -92,6 +96,24 @@ def test_loading_writes_nothing_and_warns_of_nothing_of_ours(tmp_path: Path) -> 
     assert found.returncode == 0, said
     assert "dwh_assets/" not in "".join(line for line in said.splitlines() if "Warning" in line), said
     assert list(work.iterdir()) == []
+
+
+def test_loading_imports_no_client_of_a_warehouse_that_nobody_has_named(tmp_path: Path) -> None:
+    """They take seconds, in every process of every run."""
+    script = (
+        "import sys; from dwh_assets.definitions import defs; defs(); "
+        "print(*(name for name in sys.modules if name.startswith(('snowflake.', 'google.cloud.bigquery'))))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DWH_")}
+    found = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == ""
 
 
 if __name__ == "__main__":

@@ -157,3 +157,24 @@ def test_what_is_printed_into_a_pipe_is_a_line_for_each_check() -> None:
         f"failed   the second  {long}",
         "         -> mend it",
     ]
+
+
+def test_a_warehouse_that_is_named_and_does_not_answer_is_told(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A port at which nobody listens."""
+    named = {
+        "DWH_SNOWFLAKE_DATABASE": "LAKE",
+        "SNOWFLAKE_ACCOUNT": "nobody",
+        "SNOWFLAKE_USER": "nobody",
+        "SNOWFLAKE_PASSWORD": "hunter2-is-not-shown",
+        "SNOWFLAKE_HOST": "127.0.0.1",
+        "SNOWFLAKE_PORT": "9",
+        "SNOWFLAKE_PROTOCOL": "http",
+    }
+    for variable, value in named.items():
+        monkeypatch.setenv(variable, value)
+    result = examined(lake)
+    assert not result.success
+    assert "snowflake_answers: failed" in failure_text(result)
+    assert "hunter2" not in failure_text(result)
