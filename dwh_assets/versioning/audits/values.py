@@ -14,7 +14,7 @@ from pyiceberg.types import IcebergType, TimeType, UUIDType
 
 from dwh_assets.errors import ConfigurationError
 
-_HINTS = {
+_HINTS: dict[type[IcebergType], str] = {
     TimeType: "Write times as '08:30' or '08:30:15.250', in quotes: YAML takes 12:30:00 for a number.",
     UUIDType: "Write UUIDs as text: '00112233-4455-6677-8899-aabbccddeeff'.",
 }
