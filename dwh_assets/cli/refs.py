@@ -49,7 +49,7 @@ def branch(
     ] = None,
     at: AtOption = None,
     lifetime: LifetimeOption = None,
-    drop: Annotated[bool, typer.Option("--drop", help="Forget the branch and what only it has.")] = False,
+    drop: Annotated[bool, typer.Option("--drop", help="Forget the branch; its snapshots stay.")] = False,
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget every branch of the table whose time is over.")
     ] = False,

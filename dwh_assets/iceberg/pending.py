@@ -14,7 +14,9 @@ from typing import Any
 
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH
-from pyiceberg.table.snapshots import Snapshot, ancestors_of
+from pyiceberg.table.snapshots import Snapshot
+
+from dwh_assets.iceberg.ancestry import ancestors
 
 PENDING_KEY = "dwh.pending"
 # The branch other than main that a snapshot was written to.
@@ -77,8 +79,8 @@ def pending_changes(metadata: TableMetadata, head: Snapshot | None) -> Pending:
 
 def own_snapshots(metadata: TableMetadata, head: Snapshot | None) -> Iterator[Snapshot]:
     """Yield the snapshots up to a head that main has not got, newest first, as far as they are kept."""
-    on_main = {snapshot.snapshot_id for snapshot in ancestors_of(metadata.current_snapshot(), metadata)}
-    return takewhile(lambda snapshot: snapshot.snapshot_id not in on_main, ancestors_of(head, metadata))
+    on_main = {snapshot.snapshot_id for snapshot in ancestors(metadata, metadata.current_snapshot_id)}
+    return takewhile(lambda snapshot: snapshot.snapshot_id not in on_main, ancestors(metadata, head))
 
 
 def _read(noted: Mapping[str, Any]) -> Pending:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -11,11 +13,20 @@ from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
 from pyiceberg.table.snapshots import Snapshot
-from pyiceberg.table.update import AssertRefSnapshotId, RemoveSnapshotRefUpdate, SetSnapshotRefUpdate
+from pyiceberg.table.update import (
+    AssertRefSnapshotId,
+    RemoveSnapshotRefUpdate,
+    RemoveSnapshotsUpdate,
+    SetSnapshotRefUpdate,
+    TableUpdate,
+)
 
 from dwh_assets.config import ref_name_fault
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
+from dwh_assets.iceberg.ancestry import ancestors
+from dwh_assets.iceberg.names import name_of
 from dwh_assets.iceberg.ref_commits import RefChange, commit_refs
+from dwh_assets.iceberg.snapshot import discard_metadata
 from dwh_assets.iceberg.versions import moment
 
 RefKind = Literal["tag", "branch"]
@@ -122,9 +133,47 @@ def drop_tag(catalog: Catalog, table: Table, name: str) -> None:
     _drop(catalog, table, "tag", name)
 
 
-def drop_branch(catalog: Catalog, table: Table, name: str) -> None:
-    """Forget a branch; see `drop_tag`. Main is never dropped, nor a branch that somebody just wrote to."""
-    _drop(catalog, table, "branch", name)
+def drop_branch(
+    catalog: Catalog, table: Table, name: str, *, head: int | None = None, forget: bool = False
+) -> Table:
+    """Forget a branch, and return the table without it; see `drop_tag`. Main is never dropped.
+
+    `head` is where it was looked at: one that somebody has written to since is not dropped. With `forget`
+    those of its snapshots go, too, that no other branch or tag leads to, and their manifests; their data
+    files stay, since a new plan may be about to use them again.
+    """
+    gone: list[Snapshot] = []
+
+    def and_what_only_it_has(current: Table) -> list[TableUpdate]:
+        gone[:] = _only_on(current.metadata, name)
+        return [RemoveSnapshotsUpdate(snapshot_ids=[one.snapshot_id for one in gone])] if gone else []
+
+    left = _drop(catalog, table, "branch", name, head, and_what_only_it_has if forget else None)
+    _delete_manifests(left, gone)
+    return left
+
+
+def _only_on(metadata: TableMetadata, branch: str) -> list[Snapshot]:
+    """Return the snapshots that are reached from this branch alone."""
+    others = {
+        snapshot.snapshot_id
+        for name, ref in metadata.refs.items()
+        if name != branch
+        for snapshot in ancestors(metadata, ref.snapshot_id)
+    }
+    line = ancestors(metadata, metadata.snapshot_by_name(branch))
+    return [snapshot for snapshot in line if snapshot.snapshot_id not in others]
+
+
+def _delete_manifests(table: Table, gone: Sequence[Snapshot]) -> None:
+    """Delete the metadata files of snapshots that are gone, unless one that is left was built on them."""
+    ids = {snapshot.snapshot_id for snapshot in gone}
+    if any(snapshot.parent_snapshot_id in ids for snapshot in table.metadata.snapshots):
+        return
+    for snapshot in gone:
+        with suppress(OSError):
+            own = [m.manifest_path for m in snapshot.manifests(table.io) if m.added_snapshot_id in ids]
+            discard_metadata([(table.io, path) for path in (*own, snapshot.manifest_list)])
 
 
 def prune_branches(catalog: Catalog, table: Table) -> list[Ref]:
@@ -207,22 +256,30 @@ def _create(
     return _described(made, name, made.refs[name])
 
 
-def _drop(catalog: Catalog, table: Table, kind: RefKind, name: str) -> None:
-    seen = _existing(table, name, kind).snapshot_id
+def _drop(
+    catalog: Catalog,
+    table: Table,
+    kind: RefKind,
+    name: str,
+    head: int | None = None,
+    more: Callable[[Table], list[TableUpdate]] | None = None,
+) -> Table:
+    seen = head or _existing(table, name, kind).snapshot_id
 
     def decide(current: Table) -> RefChange:
         if _existing(current, name, kind).snapshot_id != seen:
             raise ConflictError(
-                f"{'.'.join(table.name())}: the {kind} {name!r} was moved by somebody else just now.",
+                f"{name_of(table)}: the {kind} {name!r} was moved by somebody else just now, from "
+                f"snapshot {seen} to {_existing(current, name, kind).snapshot_id}.",
                 remedy="Look at what it names now, and drop it again if it still shall go.",
             )
         return RefChange(
             (AssertRefSnapshotId(ref=name, snapshot_id=seen),),
-            (RemoveSnapshotRefUpdate(ref_name=name),),
+            (RemoveSnapshotRefUpdate(ref_name=name), *(more(current) if more else ())),
             lambda metadata: name not in metadata.refs,
         )
 
-    commit_refs(catalog, table, decide)
+    return commit_refs(catalog, table, decide)
 
 
 def _stands(metadata: TableMetadata, name: str, kind: RefKind, snapshot_id: int) -> bool:
@@ -235,7 +292,7 @@ def _stands(metadata: TableMetadata, name: str, kind: RefKind, snapshot_id: int)
 
 def _existing(table: Table, name: str, kind: RefKind | None = None) -> SnapshotRef:
     """Return a ref that may be changed; raise unless it is there, and of the kind."""
-    shown, ref = ".".join(table.name()), table.metadata.refs.get(name)
+    shown, ref = name_of(table), table.metadata.refs.get(name)
     if name == MAIN_BRANCH:
         raise ConfigurationError(
             f"{shown}: {MAIN_BRANCH} is what readers see; it is neither dropped nor given an end.",
@@ -262,7 +319,7 @@ def require_name(table: Table, name: str) -> None:
     """Raise `ConfigurationError` for what is no name for a tag or a branch."""
     if fault := ref_name_fault(name):
         raise ConfigurationError(
-            f"{'.'.join(table.name())}: {name!r} is no name for a tag or a branch: {fault}.",
+            f"{name_of(table)}: {name!r} is no name for a tag or a branch: {fault}.",
             remedy="Give it a name of letters, digits and signs.",
         )
 
@@ -273,7 +330,7 @@ def _require_free(table: Table, name: str) -> None:
         kind = ref.snapshot_ref_type.value if ref else "branch"
         at = f", at snapshot {ref.snapshot_id}" if ref else ""
         raise ConfigurationError(
-            f"{'.'.join(table.name())} has a {kind} {name!r} already{at}.",
+            f"{name_of(table)} has a {kind} {name!r} already{at}.",
             remedy="Choose another name, or drop that one first.",
         )
 
@@ -281,7 +338,7 @@ def _require_free(table: Table, name: str) -> None:
 def _require_lifetime(table: Table, name: str, lifetime: timedelta | None) -> None:
     if lifetime is not None and lifetime <= timedelta(0):
         raise ConfigurationError(
-            f"{'.'.join(table.name())}: {name!r} cannot be kept for {lifetime}.",
+            f"{name_of(table)}: {name!r} cannot be kept for {lifetime}.",
             remedy="Give a lifetime above zero, or none to keep it until it is dropped.",
         )
 
@@ -290,7 +347,7 @@ def _head(table: Table, name: str) -> int:
     head = table.metadata.current_snapshot()
     if head is None:
         raise NotFoundError(
-            f"{'.'.join(table.name())} has no version yet that {name!r} could name.",
+            f"{name_of(table)} has no version yet that {name!r} could name.",
             remedy="Write to it first; data without rows will do.",
         )
     return int(head.snapshot_id)

@@ -14,12 +14,11 @@ from typing import Any
 
 import pyarrow as pa
 from pyiceberg.table import Table
-from pyiceberg.table.snapshots import ancestors_of
 
 from dwh_assets.errors import ConflictError
 from dwh_assets.iceberg.arrow.sources import as_batches
 from dwh_assets.iceberg.results import WriteResult
-from dwh_assets.iceberg.versions import branch_start
+from dwh_assets.iceberg.versions import branch_history
 
 STREAM_PREFIX = "dwh.stream."
 
@@ -75,7 +74,7 @@ def stream_offsets(table: Table, branch: str) -> dict[str, str]:
     Another engine's snapshot carries none, so the newest entry of each is looked for in the whole history.
     """
     newest: dict[str, str] = {}
-    for snapshot in ancestors_of(branch_start(table.metadata, branch), table.metadata):
+    for snapshot in branch_history(table.metadata, branch):
         entries = snapshot.summary.additional_properties if snapshot.summary else {}
         for key in entries.keys() - newest.keys():
             if key.startswith(STREAM_PREFIX):

@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
-from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
+from pyiceberg.table.snapshots import Operation, Snapshot
 
+from dwh_assets.iceberg.ancestry import ancestors
 from dwh_assets.iceberg.pending import branch_view
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,7 +30,7 @@ def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
     through by walking to the first parent that is not a replace, as far as parents are kept.
     """
     newest = snapshot
-    for ancestor in ancestors_of(snapshot, metadata):
+    for ancestor in ancestors(metadata, snapshot):
         newest = ancestor
         if ancestor.summary is None or ancestor.summary.operation != Operation.REPLACE:
             break
@@ -40,18 +41,11 @@ def logical_snapshot_id(metadata: TableMetadata, snapshot: Snapshot) -> int:
 
 
 def branch_history(metadata: TableMetadata, branch: str) -> Iterator[Snapshot]:
-    """Yield the branch's snapshots from its head backwards, as far as they are kept.
+    """Return the branch's snapshots from its head backwards, as far as they are kept.
 
     A branch that does not exist yet begins as main is, and has its history.
     """
-    by_id = {
-        snapshot.snapshot_id: snapshot for snapshot in metadata.snapshots
-    }  # PyIceberg's walk is quadratic
-    snapshot = branch_start(metadata, branch)
-    while snapshot is not None:
-        yield snapshot
-        parent = snapshot.parent_snapshot_id
-        snapshot = None if parent is None else by_id.get(parent)
+    return ancestors(metadata, branch_start(metadata, branch))
 
 
 def branch_start(metadata: TableMetadata, branch: str) -> Snapshot | None:

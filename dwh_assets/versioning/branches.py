@@ -6,8 +6,7 @@ schema, spec, sort order and properties becomes current in the commit with which
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -16,7 +15,7 @@ from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.refs import MAIN_BRANCH, SnapshotRef, SnapshotRefType
-from pyiceberg.table.snapshots import Snapshot, ancestors_of
+from pyiceberg.table.snapshots import Snapshot
 from pyiceberg.table.sorting import SortOrder
 from pyiceberg.table.update import (
     AddSchemaUpdate,
@@ -26,18 +25,20 @@ from pyiceberg.table.update import (
     AssertLastAssignedFieldId,
     AssertRefSnapshotId,
     RemoveSnapshotRefUpdate,
-    RemoveSnapshotsUpdate,
     SetSnapshotRefUpdate,
     TableRequirement,
     TableUpdate,
 )
 
 from dwh_assets.errors import ConfigurationError, ConflictError, DivergedError, NotFoundError
+from dwh_assets.iceberg.ancestry import ancestors, is_on_main
 from dwh_assets.iceberg.modes.plan import ROWS_DELETED, ROWS_INSERTED, ROWS_UPDATED
+from dwh_assets.iceberg.names import name_of
 from dwh_assets.iceberg.pending import Move, Pending, own_snapshots, pending_changes
 from dwh_assets.iceberg.ref_commits import RefChange, commit_refs
+from dwh_assets.iceberg.refs import drop_branch
 from dwh_assets.iceberg.schema_merge import merged_schema
-from dwh_assets.iceberg.snapshot import current_updates, discard_metadata
+from dwh_assets.iceberg.snapshot import current_updates
 from dwh_assets.iceberg.versions import RUN_ID
 from dwh_assets.versioning.provenance import History
 
@@ -77,8 +78,8 @@ def fast_forward(
     """
     found = branch_ref(table, branch)
     before, wanted = table.metadata.current_snapshot_id, head or found.snapshot_id
-    if _is_on_main(table.metadata, wanted):
-        left = drop_branch(table, branch, head=wanted) if drop else table
+    if is_on_main(table.metadata, wanted):
+        left = drop_branch(table.catalog, table, branch, head=wanted) if drop else table
         return Published(left, branch, before, wanted, ())
 
     def decide(table: Table) -> RefChange:
@@ -91,55 +92,17 @@ def fast_forward(
     return Published(moved, branch, before, wanted, tuple(reversed(snapshots)))
 
 
-def drop_branch(table: Table, branch: str, *, head: int | None = None, forget: bool = False) -> Table:
-    """Remove a branch; with `forget` also those of its snapshots that no other branch or tag leads to.
-
-    Of these the manifests go, too; their data files stay, since a new plan may be about to use them again.
-    Without `head` whatever it stands at; with it `ConflictError` is raised where the branch has moved on.
-    Raises `NotFoundError` for an unknown branch, `ConfigurationError` for main or a tag.
-    """
-    if branch == MAIN_BRANCH:
-        raise ConfigurationError(
-            f"{_name(table)}: main cannot be dropped.", remedy="Drop the table, or roll main back."
-        )
-    wanted = head or branch_ref(table, branch).snapshot_id
-    gone: list[Snapshot] = []
-
-    def decide(table: Table) -> RefChange:
-        _require_head(table, branch, wanted)
-        gone[:] = _only_on(table.metadata, branch) if forget else []
-        updates: list[TableUpdate] = [RemoveSnapshotRefUpdate(ref_name=branch)]
-        if gone:
-            updates.append(RemoveSnapshotsUpdate(snapshot_ids=[s.snapshot_id for s in gone]))
-        return RefChange(_unmoved({branch: wanted}), updates, lambda metadata: branch not in metadata.refs)
-
-    left = commit_refs(table.catalog, table, decide)
-    _delete_manifests(left, gone)
-    return left
-
-
-def _delete_manifests(table: Table, gone: Sequence[Snapshot]) -> None:
-    """Delete the metadata files of snapshots that are gone, unless one that is left was built on them."""
-    ids = {snapshot.snapshot_id for snapshot in gone}
-    if any(snapshot.parent_snapshot_id in ids for snapshot in table.metadata.snapshots):
-        return
-    for snapshot in gone:
-        with suppress(OSError):
-            own = [m.manifest_path for m in snapshot.manifests(table.io) if m.added_snapshot_id in ids]
-            discard_metadata([(table.io, path) for path in (*own, snapshot.manifest_list)])
-
-
 def branch_ref(table: Table, branch: str) -> SnapshotRef:
     """Return the branch; raises `NotFoundError` where there is none, `ConfigurationError` for a tag."""
     ref = table.metadata.refs.get(branch)
     if ref is None:
         raise NotFoundError(
-            f"{_name(table)} has no branch {branch!r}.",
+            f"{name_of(table)} has no branch {branch!r}.",
             remedy=f"It has {', '.join(sorted(table.metadata.refs)) or 'none'}.",
         )
     if ref.snapshot_ref_type != SnapshotRefType.BRANCH:
         raise ConfigurationError(
-            f"{_name(table)}: {branch!r} is a tag, not a branch.", remedy="Name a branch."
+            f"{name_of(table)}: {branch!r} is a tag, not a branch.", remedy="Name a branch."
         )
     return ref
 
@@ -152,20 +115,19 @@ def require_ahead(
     Nor may main have shown anything of it before a rollback, unless that is allowed.
     """
     main = table.metadata.current_snapshot_id
-    lines = {snapshot.snapshot_id for snapshot in _ancestors(table, branch)}
-    if main is not None and main not in lines:
+    if main is not None and main not in _line(table, branch):
         raise DivergedError(_divergence(table, branch), remedy=_REMEDY)
     if base is not None and main != base:
         raise DivergedError(
-            f"{_name(table)}: main has moved from snapshot {base} to {main} since branch {branch!r} was "
+            f"{name_of(table)}: main has moved from snapshot {base} to {main} since branch {branch!r} was "
             "audited.",
             remedy=_REMEDY,
         )
     rolled_back = [] if allow_rolled_back else rolled_back_on(table, branch)
     if rolled_back:
         raise DivergedError(
-            f"{_name(table)}: branch {branch!r} was begun on snapshots that main has rolled back since, and "
-            f"would bring {len(rolled_back)} of them back: {_listed(rolled_back)}.",
+            f"{name_of(table)}: branch {branch!r} was begun on snapshots that main has rolled back since, "
+            f"and would bring {len(rolled_back)} of them back: {_listed(rolled_back)}.",
             remedy="Write again on a new branch, or cherry-pick the appends of this one; or allow that they "
             "come back: allow_rolled_back, or dwh publish --allow-rolled-back.",
         )
@@ -183,14 +145,10 @@ _REMEDY = "Write again on a new branch, or cherry-pick the appends of this one."
 
 def _divergence(table: Table, branch: str) -> str:
     """Tell which commits main has that the branch lacks."""
-    theirs = {snapshot.snapshot_id for snapshot in _ancestors(table, branch)}
-    commits = list(
-        takewhile(
-            lambda s: s.snapshot_id not in theirs, ancestors_of(table.current_snapshot(), table.metadata)
-        )
-    )
+    theirs, ours = _line(table, branch), ancestors(table.metadata, table.metadata.current_snapshot_id)
+    commits = list(takewhile(lambda snapshot: snapshot.snapshot_id not in theirs, ours))
     counted = f"main has {len(commits)} snapshots that branch {branch!r} lacks"
-    return f"{_name(table)}: {counted}: {_listed(commits)}."
+    return f"{name_of(table)}: {counted}: {_listed(commits)}."
 
 
 def _listed(snapshots: Sequence[Snapshot]) -> str:
@@ -210,31 +168,15 @@ def _told(snapshot: Snapshot) -> str:
     return f"{snapshot.snapshot_id} ({', '.join([snapshot.summary.operation.value, *run, *rows])})"
 
 
-def _ancestors(table: Table, branch: str) -> Iterator[Snapshot]:
-    return iter(ancestors_of(table.snapshot_by_name(branch), table.metadata))
-
-
-def _is_on_main(metadata: TableMetadata, snapshot_id: int) -> bool:
-    return any(s.snapshot_id == snapshot_id for s in ancestors_of(metadata.current_snapshot(), metadata))
-
-
-def _only_on(metadata: TableMetadata, branch: str) -> list[Snapshot]:
-    """Return the snapshots that are reached from this branch alone."""
-    others = {
-        snapshot.snapshot_id
-        for name, ref in metadata.refs.items()
-        if name != branch
-        for snapshot in ancestors_of(metadata.snapshot_by_id(ref.snapshot_id), metadata)
-    }
-    line = ancestors_of(metadata.snapshot_by_name(branch), metadata)
-    return [snapshot for snapshot in line if snapshot.snapshot_id not in others]
+def _line(table: Table, branch: str) -> set[int]:
+    return {one.snapshot_id for one in ancestors(table.metadata, table.snapshot_by_name(branch))}
 
 
 def _require_head(table: Table, branch: str, head: int) -> None:
     found = branch_ref(table, branch).snapshot_id
     if found != head:
         raise ConflictError(
-            f"{_name(table)}: branch {branch!r} has moved from snapshot {head} to {found} meanwhile.",
+            f"{name_of(table)}: branch {branch!r} has moved from snapshot {head} to {found} meanwhile.",
             remedy="Look at what is on it now, and try again.",
         )
 
@@ -275,7 +217,7 @@ def _take_over(table: Table, branch: str, head: int, *, drop: bool) -> RefChange
     return RefChange(
         requirements,
         updates,
-        lambda metadata: _is_on_main(metadata, head) and not (drop and branch in metadata.refs),
+        lambda metadata: is_on_main(metadata, head) and not (drop and branch in metadata.refs),
     )
 
 
@@ -283,7 +225,7 @@ def _wanted(table: Table, branch: str) -> tuple[Schema | None, Pending]:
     """Return the schema to add, if there is none like it yet, and what has to become current."""
     metadata = table.metadata
     pending = pending_changes(metadata, metadata.snapshot_by_name(branch))
-    name = _name(table)
+    name = name_of(table)
     spec = _moved("partitioning", pending.spec, metadata.default_spec_id, metadata.specs(), name)
     orders = {order.order_id: order for order in metadata.sort_orders}
     order = _moved("sort order", pending.sort_order, metadata.default_sort_order_id, orders, name)
@@ -357,7 +299,3 @@ def _lost(what: str, number: int, table: str) -> NotFoundError:
         f"{table}: the {what} {number} that the branch was written with is no longer in its metadata.",
         remedy="Write the branch again.",
     )
-
-
-def _name(table: Table) -> str:
-    return ".".join(table.name())

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from pyiceberg.manifest import DataFile, DataFileContent, ManifestContent, ManifestEntryStatus, ManifestFile
 from pyiceberg.table import Table
 from pyiceberg.table.refs import MAIN_BRANCH
-from pyiceberg.table.snapshots import Operation, Snapshot, ancestors_of
+from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.errors import NotFoundError, UnsupportedError
+from dwh_assets.iceberg.ancestry import ancestors
 from dwh_assets.iceberg.commit import commit
 from dwh_assets.iceberg.modes.plan import ROWS_INSERTED
+from dwh_assets.iceberg.names import name_of
 from dwh_assets.iceberg.pending import own_snapshots
 from dwh_assets.iceberg.results import IDEMPOTENCY_KEY
 from dwh_assets.iceberg.row_counts import TOTAL_ROWS, total_rows
@@ -71,7 +73,7 @@ def _chosen(table: Table, source: str | int) -> list[Snapshot]:
     snapshot = table.snapshot_by_id(source)
     if snapshot is None:
         raise NotFoundError(
-            f"{_name(table)} has no snapshot {source}.",
+            f"{name_of(table)} has no snapshot {source}.",
             remedy="It may have expired; see the table's history.",
         )
     return [snapshot]
@@ -81,31 +83,29 @@ def _require_append(table: Table, snapshot: Snapshot) -> None:
     operation = snapshot.summary.operation if snapshot.summary else None
     if operation != Operation.APPEND:
         raise UnsupportedError(
-            f"{_name(table)}: snapshot {snapshot.snapshot_id} is of the operation "
+            f"{name_of(table)}: snapshot {snapshot.snapshot_id} is of the operation "
             f"{operation.value if operation else 'unknown'}; only appends can be taken over.",
             remedy="Write that change again on main: what it removes was decided on other rows.",
         )
     streams = _moved_streams(table, snapshot)
     if streams:
         raise UnsupportedError(
-            f"{_name(table)}: snapshot {snapshot.snapshot_id} is a micro-batch of stream {streams[0]!r}, "
+            f"{name_of(table)}: snapshot {snapshot.snapshot_id} is a micro-batch of stream {streams[0]!r}, "
             "which main's own writer will bring, too.",
             remedy="Feed the stream to main instead.",
         )
     if any(m.content == ManifestContent.DELETES for m in _own_manifests(table, snapshot)):
         raise UnsupportedError(
-            f"{_name(table)}: snapshot {snapshot.snapshot_id} says append, but adds delete files.",
+            f"{name_of(table)}: snapshot {snapshot.snapshot_id} says append, but adds delete files.",
             remedy="Write that change again on main.",
         )
 
 
 def _moved_streams(table: Table, snapshot: Snapshot) -> list[str]:
     """Return the streams of which this snapshot holds rows."""
-    parent_id = snapshot.parent_snapshot_id
-    parent = table.snapshot_by_id(parent_id) if parent_id is not None else None
     before = {
         key: value
-        for ancestor in reversed(list(ancestors_of(parent, table.metadata)))
+        for ancestor in reversed(list(ancestors(table.metadata, snapshot.parent_snapshot_id)))
         for key, value in _entries(ancestor).items()
     }
     return [
@@ -120,14 +120,14 @@ def _has(table: Table, snapshot: Snapshot) -> bool:
     wanted = str(snapshot.snapshot_id)
     return any(
         str(ancestor.snapshot_id) == wanted or wanted in _entries(ancestor).get(PICKED, "").split(",")
-        for ancestor in ancestors_of(table.current_snapshot(), table.metadata)
+        for ancestor in ancestors(table.metadata, table.metadata.current_snapshot_id)
     )
 
 
 def _change(table: Table, snapshots: Sequence[Snapshot]) -> Change:
     files = tuple(file for snapshot in snapshots for file in _added(table, snapshot))
     rows = sum(file.record_count for file in files)
-    schema = schema_for_main(table.metadata, schema_move(table.metadata, snapshots[-1]), _name(table))
+    schema = schema_for_main(table.metadata, schema_move(table.metadata, snapshots[-1]), name_of(table))
     before = total_rows(table, table.current_snapshot())
     return Change(
         operation=Operation.APPEND,
@@ -169,7 +169,3 @@ def _own_manifests(table: Table, snapshot: Snapshot) -> list[ManifestFile]:
 
 def _entries(snapshot: Snapshot) -> dict[str, str]:
     return dict(snapshot.summary.additional_properties) if snapshot.summary else {}
-
-
-def _name(table: Table) -> str:
-    return ".".join(table.name())

@@ -16,6 +16,7 @@ from dwh_assets.iceberg.arrow.types import shown_values
 from dwh_assets.iceberg.diff.compare import compare
 from dwh_assets.iceberg.diff.route import parting
 from dwh_assets.iceberg.keys import known_keys
+from dwh_assets.iceberg.names import name_of
 from dwh_assets.iceberg.scan import read, scan, schema_at
 from dwh_assets.iceberg.sql import quote_identifier
 
@@ -41,7 +42,7 @@ def require_new_keys(table: Table, snapshot: Snapshot, files: Sequence[DataFile]
         found, sample = _in_both(keys, meanwhile.came(keys), picked_keys, picked)
     if found:
         raise DivergedError(
-            f"{'.'.join(table.name())}: main has got rows of {found:,} keys meanwhile that snapshot "
+            f"{name_of(table)}: main has got rows of {found:,} keys meanwhile that snapshot "
             f"{snapshot.snapshot_id} appends, too: {_told(sample)}{', …' if found > _SHOWN else ''}.",
             remedy="Write these rows again on main as an upsert, or leave them out.",
         )

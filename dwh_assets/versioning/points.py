@@ -24,6 +24,7 @@ from pyiceberg.table.refs import MAIN_BRANCH
 from pyiceberg.table.snapshots import Operation, Snapshot
 
 from dwh_assets.errors import ConfigurationError, NotFoundError
+from dwh_assets.iceberg.names import name_of
 from dwh_assets.iceberg.refs import RefKind
 from dwh_assets.iceberg.versions import branch_history, moment
 from dwh_assets.versioning.misses import explain_missing_id, explain_missing_moment
@@ -70,7 +71,7 @@ def resolve(table: Table, point: Point, ledger: ExpiredIntervals | None = None) 
     if snapshot_id is not None:
         return _by_id(table, snapshot_id, ledger)
     raise ConfigurationError(
-        f"{_name(table)}: {point!r} is no point in time.",
+        f"{name_of(table)}: {point!r} is no point in time.",
         remedy="Give a snapshot id, a tag or branch, a datetime, a date, an ISO text or 'N versions ago'.",
     )
 
@@ -155,7 +156,7 @@ def _in_utc(table: Table, point: datetime) -> datetime:
         return point.astimezone(UTC) if point.tzinfo else point.replace(tzinfo=UTC)
     except OverflowError:
         raise ConfigurationError(
-            f"{_name(table)}: {point.isoformat()} lies outside of the years 1 to 9999 in UTC.",
+            f"{name_of(table)}: {point.isoformat()} lies outside of the years 1 to 9999 in UTC.",
             remedy="Give a time at which the table may have had a version.",
         ) from None
 
@@ -164,7 +165,7 @@ def _require_past(table: Table, at: datetime) -> None:
     """Refuse what nobody can know yet; a writer whose clock goes ahead may have made the newest version."""
     if at > max(datetime.now(UTC), moment(table.metadata.last_updated_ms)):
         raise NotFoundError(
-            f"{_name(table)}: {at.isoformat()} lies in the future.",
+            f"{name_of(table)}: {at.isoformat()} lies in the future.",
             remedy="Leave the point out to read what main shows now; a time without a zone is UTC.",
         )
 
@@ -177,7 +178,7 @@ def _versions_ago(table: Table, count: int) -> ResolvedPoint:
             return _found(table, oldest, ago, by_main=True)
     limit = "its first version is" if oldest.sequence_number == 1 else "the oldest that is kept on main is"
     raise NotFoundError(
-        f"{_name(table)} has no version {count} versions ago: {limit} {kept} versions ago, "
+        f"{name_of(table)} has no version {count} versions ago: {limit} {kept} versions ago, "
         f"snapshot {oldest.snapshot_id} of {moment(oldest.timestamp_ms).isoformat()}.",
         remedy=f"Go back {kept} versions at most, or name an older one by a tag or its id.",
     )
@@ -186,18 +187,18 @@ def _versions_ago(table: Table, count: int) -> ResolvedPoint:
 def _head(table: Table) -> Snapshot:
     head = table.metadata.current_snapshot()
     if head is None:
-        raise NotFoundError(f"{_name(table)} has no version yet.", remedy="Write to it first.")
+        raise NotFoundError(f"{name_of(table)} has no version yet.", remedy="Write to it first.")
     return head
 
 
 def _found(table: Table, snapshot: Snapshot, described: str, *, by_main: bool = False) -> ResolvedPoint:
     committed_at = moment(snapshot.timestamp_ms)
-    return ResolvedPoint(_name(table), snapshot.snapshot_id, described, committed_at, by_main)
+    return ResolvedPoint(name_of(table), snapshot.snapshot_id, described, committed_at, by_main)
 
 
 def _unknown(table: Table, text: str) -> NotFoundError:
     return NotFoundError(
-        f"{_name(table)} has no tag or branch {text!r}, and that is no snapshot id, no ISO date or time "
+        f"{name_of(table)} has no tag or branch {text!r}, and that is no snapshot id, no ISO date or time "
         "and not 'N versions ago'.",
         remedy=_meant(text, list(table.metadata.refs)),
     )
@@ -205,7 +206,7 @@ def _unknown(table: Table, text: str) -> NotFoundError:
 
 def _unknown_ref(table: Table, name: str, kind: RefKind) -> NotFoundError:
     names = [known for known, ref in table.metadata.refs.items() if ref.snapshot_ref_type.value == kind]
-    return NotFoundError(f"{_name(table)} has no {kind} {name!r}.", remedy=_meant(name, names))
+    return NotFoundError(f"{name_of(table)} has no {kind} {name!r}.", remedy=_meant(name, names))
 
 
 def _meant(text: str, names: list[str]) -> str:
@@ -213,7 +214,3 @@ def _meant(text: str, names: list[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"It has {', '.join(sorted(names))}." if names else "It has none."
-
-
-def _name(table: Table) -> str:
-    return ".".join(table.name())

@@ -31,13 +31,13 @@ from dwh_assets.errors import (
 from dwh_assets.iceberg.arrow.sources import as_reader, in_memory
 from dwh_assets.iceberg.declaration import drop_unused, find_table, schema_after_write
 from dwh_assets.iceberg.pending import own_snapshots
-from dwh_assets.iceberg.refs import prune_branches, set_lifetime
+from dwh_assets.iceberg.refs import drop_branch, prune_branches, set_lifetime
 from dwh_assets.iceberg.results import IDEMPOTENCY_KEY, WriteResult
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.versioning.audits.candidate import AuditResult, Candidate
 from dwh_assets.versioning.audits.declarations import Audit, as_declared
 from dwh_assets.versioning.audits.evaluate import evaluate, require_sound
-from dwh_assets.versioning.branches import drop_branch, fast_forward
+from dwh_assets.versioning.branches import fast_forward
 
 # How long a branch whose audits failed is kept, counted from then.
 KEEP = timedelta(days=7)
@@ -152,7 +152,7 @@ def _new_branch(catalog: Catalog, name: str, label: str | None, key: str | None)
     unfinished = _unfinished(table, key) if key else []
     for left in unfinished:
         with suppress(NotFoundError, ConflictError):  # somebody else is at it, too
-            drop_branch(table, left, forget=True)
+            drop_branch(catalog, table, left, forget=True)
     if unfinished:
         drop_unused(catalog, table)
     found = find_table(catalog, name)
@@ -230,7 +230,8 @@ class _Publisher:
 
     def _drop(self, head: int) -> None:
         with suppress(NotFoundError):
-            drop_branch(self.catalog.load_table(self.table), self.branch, head=head, forget=True)
+            table = self.catalog.load_table(self.table)
+            drop_branch(self.catalog, table, self.branch, head=head, forget=True)
 
     def _keep_for_people(self, table: Table) -> None:
         """Give the branch an end; where that fails it is kept for ever."""

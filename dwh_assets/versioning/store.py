@@ -141,7 +141,7 @@ class VersionedDataStore:
         return str(found.snapshot_id)
 
     def drop_branch(self, table: str, name: str) -> None:
-        """Forget a branch and what only it has; never main. Raises what `refs.drop_branch` raises."""
+        """Forget a branch, never main; snapshots stay until expiry. Raises what `refs.drop_branch` raises."""
         with explained(table, self.catalog.name):
             refs.drop_branch(self.catalog, self.load_table(table), name)
 

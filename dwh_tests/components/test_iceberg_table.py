@@ -47,6 +47,13 @@ FULL = f"""
       tags: {{layer: gold}}
       freshness: {{fail_after_hours: 72, warn_after_hours: 24}}
 """
+ORDERS_AND_PRICES = f"""
+        type: dwh_assets.components.IcebergTable
+        attributes: {{table: shop.orders, compute: {COMPUTED}.orders}}
+        ---
+        type: dwh_assets.components.IcebergTable
+        attributes: {{table: shop.prices, compute: {COMPUTED}.growing}}
+""".strip()
 
 
 @pytest.fixture
@@ -181,11 +188,7 @@ def test_partitions_and_replica_hold_the_rows(shop: Lake) -> None:
 
 def test_inputs_previous_and_options_reach_the_function(shop: Lake) -> None:
     yaml = f"""
-        type: dwh_assets.components.IcebergTable
-        attributes: {{table: shop.orders, compute: {COMPUTED}.orders}}
-        ---
-        type: dwh_assets.components.IcebergTable
-        attributes: {{table: shop.prices, compute: {COMPUTED}.growing}}
+        {ORDERS_AND_PRICES}
         ---
         type: dwh_assets.components.IcebergTable
         attributes:
@@ -209,11 +212,7 @@ def test_inputs_previous_and_options_reach_the_function(shop: Lake) -> None:
 
 def test_an_input_is_read_at_the_version_that_yaml_or_the_run_names(shop: Lake) -> None:
     yaml = f"""
-        type: dwh_assets.components.IcebergTable
-        attributes: {{table: shop.orders, compute: {COMPUTED}.orders}}
-        ---
-        type: dwh_assets.components.IcebergTable
-        attributes: {{table: shop.prices, compute: {COMPUTED}.growing}}
+        {ORDERS_AND_PRICES}
         ---
         type: dwh_assets.components.IcebergTable
         attributes:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,8 @@ from dagster_duckdb import DuckDBResource
 from pyiceberg.table import DataScan
 
 from dwh_assets.definitions import defs
-from dwh_assets.orchestration.declared_lake import declared_lake
 from dwh_assets.orchestration.replica_io import DuckDBReplicaIOManager
-from dwh_assets.orchestration.rollback_job import rollback_job
+from dwh_tests.orchestration.house import RolledBack, key
 from dwh_tests.orchestration.lake import QUIET, RANGE_END, RANGE_START, Lake
 
 TABLES = ["nyc.airlines", "nyc.weather", "nyc.flights", "nyc.carrier_delays"]
@@ -28,10 +27,6 @@ WORST = "nyc.worst_carriers"
 # The mart is computed from these; one month of flights is enough to be a partition.
 FIRST_MONTH, LAST_MONTH = "2013-01-01", "2013-02-01"
 pytestmark = pytest.mark.slow
-
-
-def key(table: str, kind: str = "iceberg") -> dg.AssetKey:
-    return dg.AssetKey([kind, *table.split(".")])
 
 
 @dg.asset(
@@ -59,11 +54,8 @@ def second_replica(table: DataScan) -> DataScan:
 
 
 @dataclass
-class House:
+class House(RolledBack):
     """The shipped definitions on a lake of their own, with one more level and one more warehouse."""
-
-    lake: Lake
-    cursor: Any = field(default=None)
 
     def __post_init__(self) -> None:
         def manager(database: Path) -> DuckDBReplicaIOManager:
@@ -106,27 +98,6 @@ class House:
 
     def heads(self) -> dict[str, str]:
         return {t: str(self.lake.metadata(t)["current-snapshot-id"]) for t in [*TABLES, WORST]}
-
-    def roll_back(self, *, expect_success: bool = True, **config: Any) -> None:
-        result = rollback_job(declared_lake(self.definitions)).execute_in_process(
-            instance=self.lake.instance,
-            resources=self.lake.resources,
-            run_config={**QUIET, "ops": {"roll_back": {"config": {**config, "dry_run": False}}}},
-            raise_on_error=False,
-        )
-        assert result.success is expect_success
-
-    def version(self, asset: dg.AssetKey) -> str:
-        event = self.lake.instance.get_latest_materialization_event(asset)
-        assert event is not None
-        assert event.asset_materialization is not None
-        return (event.asset_materialization.tags or {})["dagster/data_version"]
-
-    def tick(self) -> set[str]:
-        found = dg.evaluate_automation_conditions(self.definitions, self.lake.instance, cursor=self.cursor)
-        self.cursor = found.cursor
-        keys = {one for asset in self.assets for one in asset.keys}
-        return {one.to_user_string() for one in keys if found.get_num_requested(one)}
 
 
 def held(database: Path, table: str) -> set[tuple[Any, ...]]:
@@ -176,7 +147,7 @@ def test_the_lakehouse_goes_back_as_one_and_comes_forward_as_one(lake: Lake) -> 
     house.tick()
 
     with held_by_another_process(house.second):
-        house.roll_back(table="nyc.weather", to=before["nyc.weather"], expect_success=False)
+        house.roll_back(dry_run=False, table="nyc.weather", to=before["nyc.weather"], expect_success=False)
     assert house.heads() == before
     assert {table: house.lake.rows(table) for table in rows} == rows
     for table in ("nyc.weather", "nyc.carrier_delays"):
@@ -191,11 +162,11 @@ def test_the_lakehouse_goes_back_as_one_and_comes_forward_as_one(lake: Lake) -> 
     ledger = house.lake.resources["ledger"].ledger
     (operation,) = ledger.operations("rollback")
     assert operation.open_items == ("replica second/nyc/worst_carriers",)
-    house.roll_back(resume=operation.id)
+    house.roll_back(dry_run=False, resume=operation.id)
     assert held(house.second, WORST) == first_worst
     assert [house.tick(), house.tick()] == [set(), set()]
 
-    house.roll_back(undo=operation.id)
+    house.roll_back(dry_run=False, undo=operation.id)
     assert house.heads() == after
     assert house.version(key(WORST, "second")) == after[WORST]
     assert [house.tick(), house.tick()] == [set(), set()]
@@ -207,7 +178,7 @@ def test_partitions_that_go_back_report_the_version_of_the_table(lake: Lake) -> 
     for month in (FIRST_MONTH, LAST_MONTH, FIRST_MONTH):
         house.run(key("nyc.flights"), **{RANGE_START: month, RANGE_END: month})
     snapshots = [str(snapshot["snapshot-id"]) for snapshot in lake.snapshots("nyc.flights")]
-    house.roll_back(table="nyc.flights", to=snapshots[1])
+    house.roll_back(dry_run=False, table="nyc.flights", to=snapshots[1])
     assert house.lake.metadata("nyc.flights")["current-snapshot-id"] == int(snapshots[1])
     events = {
         partition: lake.instance.get_latest_data_version_record(key("nyc.flights"), partition_key=partition)

@@ -19,7 +19,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import note
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -27,7 +27,6 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 from pyiceberg.manifest import DataFileContent, ManifestEntryStatus
 from pyiceberg.table import Table
@@ -37,6 +36,7 @@ from pyiceberg.types import DateType, DecimalType, DoubleType, IcebergType, Inte
 from dwh_assets.iceberg.results import WriteResult
 from dwh_tests.iceberg.conftest import Lake, duckdb_rows, local
 from dwh_tests.iceberg.model import Column, Counts, Predicate, TableModel, multiset
+from dwh_tests.state_machines import run_histories
 
 EXAMPLES = int(os.environ.get("DWH_EXAMPLES", "16"))
 STEPS = 16
@@ -440,16 +440,4 @@ def _listed(table: Table) -> dict[str, int]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_random_histories_hold_what_the_model_says() -> None:
-    run_state_machine_as_test(
-        History,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, Phase.shrink),
-            print_blob=False,
-        ),
-    )
+    run_histories(History, examples=EXAMPLES, steps=STEPS)

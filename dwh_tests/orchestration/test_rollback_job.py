@@ -15,31 +15,24 @@ import pytest
 from pyiceberg.table import DataScan
 
 from dwh_assets.ledger import Ledger
-from dwh_assets.orchestration.declared_lake import declared_lake
-from dwh_assets.orchestration.rollback_job import rollback_job
-from dwh_tests.orchestration.lake import QUIET, Lake, failure_text
+from dwh_tests.orchestration.house import RolledBack, key
+from dwh_tests.orchestration.lake import Lake, failure_text
 
 RAW, MIDDLE, TOP = "shop.raw", "shop.middle", "mart.top"
 EAGER = dg.AutomationCondition.eager()
 TABLES = {RAW: [], MIDDLE: [RAW], TOP: [MIDDLE]}
 
 
-def key(table: str, kind: str = "iceberg") -> dg.AssetKey:
-    return dg.AssetKey([kind, *table.split(".")])
-
-
 @dataclass
-class House:
+class House(RolledBack):
     """Three tables, each computed from the one before, and replicas of the first and the last."""
 
-    lake: Lake
     generation: int = 0
 
     def __post_init__(self) -> None:
         self.lake.replicate(wait_seconds=4)
         self.assets = [self._raw(), self._outside(), self._middle(), self._top(), *map(_replica, (RAW, TOP))]
         self.definitions = dg.Definitions(assets=self.assets, resources=self.lake.resources)
-        self.cursor: Any = None
 
     @property
     def database(self) -> Path:
@@ -89,34 +82,10 @@ class House:
         self.lake.run(*self.assets)
         return {table: str(self.lake.snapshots(table)[-1]["snapshot-id"]) for table in TABLES}
 
-    def roll_back(self, *, expect_success: bool = True, **config: Any) -> dg.ExecuteInProcessResult:
-        job = rollback_job(declared_lake(self.definitions))
-        result = job.execute_in_process(
-            instance=self.lake.instance,
-            resources=self.lake.resources,
-            run_config={**QUIET, "ops": {"roll_back": {"config": config}}},
-            raise_on_error=False,
-        )
-        assert result.success is expect_success
-        return result
-
     def versions(self) -> dict[str, str]:
         """The data version that each asset reports now."""
         keys = {**{t: key(t) for t in TABLES}, **{f"duckdb {t}": key(t, "duckdb") for t in (RAW, TOP)}}
-        return {name: self._version(one) for name, one in keys.items()}
-
-    def _version(self, asset: dg.AssetKey) -> str:
-        event = self.lake.instance.get_latest_materialization_event(asset)
-        assert event is not None
-        assert event.asset_materialization is not None
-        return (event.asset_materialization.tags or {})["dagster/data_version"]
-
-    def tick(self) -> set[str]:
-        """What automation requests now."""
-        found = dg.evaluate_automation_conditions(self.definitions, self.lake.instance, cursor=self.cursor)
-        self.cursor = found.cursor
-        keys = [key(MIDDLE), key(TOP), key(RAW, "duckdb"), key(TOP, "duckdb")]
-        return {one.to_user_string() for one in keys if found.get_num_requested(one)}
+        return {name: self.version(one) for name, one in keys.items()}
 
     def ids(self) -> list[int]:
         return [self.lake.rows(table)[0]["id"] for table in TABLES]

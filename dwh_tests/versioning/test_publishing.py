@@ -16,9 +16,10 @@ import pytest
 
 from dwh_assets.config import IcebergWriterConfig
 from dwh_assets.errors import AuditFailedError, ConfigurationError, ConflictError, DataError, DwhError
+from dwh_assets.iceberg.refs import drop_branch
 from dwh_assets.iceberg.write import IcebergWriter
 from dwh_assets.versioning import publishing
-from dwh_assets.versioning.branches import drop_branch, fast_forward
+from dwh_assets.versioning.branches import fast_forward
 from dwh_assets.versioning.publishing import AuditedWrite, write_audited
 from dwh_tests.iceberg.conftest import Lake, duckdb_rows
 from dwh_tests.versioning.conftest import now, on, orders, shape
@@ -385,7 +386,7 @@ def test_a_branch_that_was_written_to_while_it_was_audited_is_not_published(fill
         publish(filled, orders(3), meanwhile(filled, write_to_it))
     assert ids(filled) == [1, 2]
     (branch,) = set(filled.metadata["refs"]) - {"main"}
-    drop_branch(filled.table, branch)
+    drop_branch(filled.catalog, filled.table, branch)
 
 
 def test_a_reader_s_data_are_read_once_however_often_they_are_audited(filled: Lake) -> None:

@@ -18,20 +18,19 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     precondition,
     rule,
-    run_state_machine_as_test,
 )
 
 from dwh_assets import VersionedDataStore
 from dwh_assets.errors import NotFoundError
 from dwh_assets.versioning.points import Point
 from dwh_tests.iceberg.conftest import TABLE, Lake, local
+from dwh_tests.state_machines import run_histories
 
 EXAMPLES = int(os.environ.get("DWH_EXAMPLES", "16"))
 STEPS = 14
@@ -197,16 +196,4 @@ class Recovery(RuleBasedStateMachine):
 
 @pytest.mark.slow
 def test_what_was_is_read_back_or_told_to_be_gone() -> None:
-    run_state_machine_as_test(
-        Recovery,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate, Phase.shrink),
-            print_blob=False,
-        ),
-    )
+    run_histories(Recovery, examples=EXAMPLES, steps=STEPS)

@@ -12,7 +12,8 @@ import pytest
 from pyiceberg.exceptions import CommitFailedException
 
 from dwh_assets.errors import ConfigurationError, ConflictError, NotFoundError
-from dwh_assets.versioning.branches import drop_branch, fast_forward
+from dwh_assets.iceberg.refs import drop_branch
+from dwh_assets.versioning.branches import fast_forward
 from dwh_assets.versioning.graph import plan_rollback
 from dwh_assets.versioning.rollback import apply_table_rollback, plan_table_rollback, rollback
 from dwh_tests.versioning.graph import GraphLake
@@ -124,7 +125,7 @@ def expired(graph: GraphLake) -> GraphLake:
     failed = graph.write(TABLE, [666], write_mode="append", branch="audit_1")
     for name, snapshot_id in (("good", good), ("failed", failed)):
         graph.table(TABLE).manage_snapshots().create_tag(snapshot_id, name).commit()
-    drop_branch(graph.table(TABLE), "audit_1", forget=True)
+    drop_branch(graph.catalog, graph.table(TABLE), "audit_1", forget=True)
     second = graph.write(TABLE, [2], write_mode="append")
     graph.write(TABLE, [3], write_mode="append")
     graph.expire(TABLE, second)

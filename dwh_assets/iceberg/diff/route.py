@@ -7,13 +7,15 @@ compared by its end points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from pyiceberg.io import FileIO
 from pyiceberg.table import Table
 from pyiceberg.table.snapshots import Operation, Snapshot
+
+from dwh_assets.iceberg.ancestry import ancestors
 
 _EXPIRED = (
     "Snapshots between the two versions are expired: they are compared by their end points, and what each "
@@ -70,8 +72,7 @@ class Route:
 def find_route(table: Table, before: int | None, after: int) -> Route:
     """Find the way between two snapshots of the table, both of which are there."""
     ends = Stretch(before, after)
-    kept = _kept(table)
-    forth, back = _ancestors(kept, after), _ancestors(kept, before)
+    forth, back = (list(ancestors(table.metadata, end)) for end in (after, before))
     meeting = _common_ancestor(back, forth)
     if meeting is None and not (_is_whole(back, table.io) and _is_whole(forth, table.io)):
         return Route(ends, notes=(_EXPIRED,))
@@ -83,22 +84,8 @@ def find_route(table: Table, before: int | None, after: int) -> Route:
 
 def parting(table: Table, one: int, other: int) -> int | None:
     """Return the newest snapshot that is on the way to both; None where it is not kept, or never was."""
-    kept = _kept(table)
-    return _common_ancestor(_ancestors(kept, one), _ancestors(kept, other))
-
-
-def _kept(table: Table) -> dict[int, Snapshot]:
-    """Return the snapshots by id: looked up one by one, long histories would take quadratic time."""
-    return {snapshot.snapshot_id: snapshot for snapshot in table.metadata.snapshots}
-
-
-def _ancestors(kept: Mapping[int, Snapshot], snapshot_id: int | None) -> list[Snapshot]:
-    """Return the snapshot and its ancestors, as far as they are kept."""
-    found = []
-    while snapshot_id is not None and snapshot_id in kept:
-        found.append(kept[snapshot_id])
-        snapshot_id = found[-1].parent_snapshot_id
-    return found
+    lines = (list(ancestors(table.metadata, head)) for head in (one, other))
+    return _common_ancestor(*lines)
 
 
 def _common_ancestor(one: Sequence[Snapshot], other: Sequence[Snapshot]) -> int | None:

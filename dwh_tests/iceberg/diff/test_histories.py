@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, Phase, note, settings
+from hypothesis import note
 from hypothesis import strategies as st
-from hypothesis.stateful import precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import precondition, rule
 from pyiceberg.table import Table
 
 from dwh_assets.iceberg.diff.compare import compare
@@ -26,6 +26,7 @@ from dwh_tests.iceberg.diff.compaction import compact
 from dwh_tests.iceberg.diff.expected import Expected, expected_difference, rows
 from dwh_tests.iceberg.model import Moment
 from dwh_tests.iceberg.test_stateful import ARROW, WIDER, History
+from dwh_tests.state_machines import run_histories
 
 EXAMPLES = int(os.environ.get("DWH_EXAMPLES", "8"))
 STEPS = 12
@@ -132,16 +133,4 @@ def _descent(table: Table, snapshot_id: int | None) -> set[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_comparisons_of_random_histories_equal_a_full_outer_join() -> None:
-    run_state_machine_as_test(
-        ComparedHistory,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=True,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-            phases=(Phase.generate,),
-            print_blob=False,
-        ),
-    )
+    run_histories(ComparedHistory, examples=EXAMPLES, steps=STEPS, shrinks=False)

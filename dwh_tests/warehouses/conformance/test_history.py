@@ -204,13 +204,14 @@ def test_a_table_without_a_key_cannot_be_merged(place: Place, catalog: SqlCatalo
         replica.sync(catalog)
 
 
-def test_history_is_never_taken_for_rows_nor_replaced_by_them(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, "merge_into")
+def test_history_is_never_taken_for_rows_nor_replaced_by_them(tmp_path: Path, place: Place) -> None:
+    shop = Shop(tmp_path, "merge_into", place)
     act(shop, sync_each=True)
-    before = shop.query("SELECT * FROM shop.prices ORDER BY ALL")
-    copy = DuckDBWarehouse(shop.database).replica(TABLE, into="shop.prices")
+    columns = "item, price, note, _dwh_valid_from"
+    before = shop.query(columns, columns)
+    copy = place.replica(table=TABLE)
 
-    refused = "shop.prices is a replica with mode merge_into, and copy was asked for"
+    refused = "is a replica with mode merge_into, and copy was asked for"
     with pytest.raises(ConfigurationError, match=refused):
         copy.sync(shop.catalog)
     with pytest.raises(ConfigurationError, match=refused):
@@ -218,20 +219,20 @@ def test_history_is_never_taken_for_rows_nor_replaced_by_them(tmp_path: Path) ->
     with pytest.raises(ConfigurationError, match=refused):
         copy.read()
 
-    assert shop.query("SELECT * FROM shop.prices ORDER BY ALL") == before
+    assert shop.query(columns, columns) == before
 
 
-def test_a_copy_does_not_begin_to_keep_history(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, "copy")
+def test_a_copy_does_not_begin_to_keep_history(tmp_path: Path, place: Place) -> None:
+    shop = Shop(tmp_path, "copy", place)
     shop.put({"pen": (1.0, "blue")})
     shop.replica.sync(shop.catalog)
-    keeping = DuckDBWarehouse(shop.database).replica(TABLE, into="shop.prices", mode="merge_into")
+    keeping = place.replica("merge_into", table=TABLE)
     with pytest.raises(ConfigurationError, match="is a replica with mode copy"):
         keeping.sync(shop.catalog)
 
 
-def test_columns_that_exchanged_their_names_are_refused(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, "merge_into")
+def test_columns_that_exchanged_their_names_are_refused(tmp_path: Path, place: Place) -> None:
+    shop = Shop(tmp_path, "merge_into", place)
     shop.put({"pen": (1.0, "blue")})
     shop.replica.sync(shop.catalog)
     table = shop.catalog.load_table(TABLE)
@@ -240,4 +241,4 @@ def test_columns_that_exchanged_their_names_are_refused(tmp_path: Path) -> None:
             schema.rename_column(old, new)
     with pytest.raises(UnsupportedError, match=r"cannot follow the columns .* exchanged their names"):
         shop.replica.sync(shop.catalog)
-    assert shop.query("SELECT item, price, note FROM shop.prices") == [("pen", 1.0, "blue")]
+    assert shop.query("item, price, note") == [("pen", 1.0, "blue")]

@@ -135,7 +135,7 @@ def test_drift_is_noticed_and_repaired(place: Place, lake: Lake, keyed: bool) ->
     place.ask(f"UPDATE {place.into} SET item = 'changed' WHERE id = 3")
     place.ask(f"DELETE FROM {place.into} WHERE id = 4")
     for level in ("count", "fingerprint", "full"):
-        assert not replica.verify(lake.catalog, level).equal  # type: ignore[arg-type]
+        assert not replica.verify(lake.catalog, level).equal
     replica.repair(lake.catalog, replica.verify(lake.catalog))
     require_same(replica, lake)
 
