@@ -18,7 +18,7 @@ export DAGSTER_DISABLE_TELEMETRY := yes
 export VIRTUAL_ENV := $(CURDIR)/$(VENV)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-warehouses dev run test doctor lint format validate bench setup setup-dev constraints clean reset
+.PHONY: help demo demo-warehouses dev run test test-live doctor lint format validate bench setup setup-dev constraints clean reset
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ doctor: $(RUN) ## Check what the configuration names, and say what to do about t
 # most, because each may start processes.
 test: $(DEV) ## Run the tests
 	env -u DAGSTER_HOME $(PY) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-live: $(DEV) ## Run the replicas' suite in the real MotherDuck, Snowflake and BigQuery that the environment names
+	env -u DAGSTER_HOME DWH_TEST_LIVE=1 $(PY) -m pytest dwh_tests/warehouses/conformance -rs $(ARGS)
 
 lint: $(DEV) ## Check style, formatting and types
 	$(PY) -m ruff check .
