@@ -1,5 +1,6 @@
 """Whole syncs of a lake's table into BigQuery, cut off anywhere, and two at once."""
 
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -264,11 +265,11 @@ def test_sync_that_is_cut_off_is_finished_by_the_next(
     passes: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Cut before every third request that changes something, until one sync is not cut any more."""
+    """Cut before every so many requests that change something, until one sync is not cut any more."""
     monkeypatch.setattr("dwh_assets.warehouses.sync.LEASE", timedelta(0))
     replica = warehouse.replica("sales.keyed", f"{dataset}.orders")
     replica.sync(catalog)
-    first = passes
+    first, stride = passes, 3 if os.environ.get("DWH_EVERY_STEP") else 12
     for number in range(1, 20):
         before, held = ids(client, dataset), replica.snapshot_id
         change(sales.refresh(), number)
@@ -285,5 +286,5 @@ def test_sync_that_is_cut_off_is_finished_by_the_next(
         assert replica_rows(warehouse, dataset) == lake_rows(sales), where
         if not cut.refused:
             break
-        passes += 3
+        passes += stride
     assert first + 6 < passes < first + 57
