@@ -22,7 +22,7 @@ from dwh_assets.warehouses.patience import Patience
 
 ConnectionFactory = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
-_LOCKED = re.compile(r"Could not set lock on file|being used by another process|already open")
+_LOCKED = re.compile(r"Could not set lock on file|being used by another process|already open|already attached")
 _FILE = re.compile(r'file "(?P<file>[^"]+)"')
 _HOLDER = re.compile(r"(?P<program>[^\s/\\]+) \(PID (?P<pid>\d+)\)")
 
@@ -51,7 +51,7 @@ class DuckDBConnections:
         while True:
             try:
                 return self._attempt(stack, read_only)
-            except (duckdb.IOException, duckdb.ConnectionException) as error:
+            except (duckdb.IOException, duckdb.ConnectionException, duckdb.BinderException) as error:
                 patience.wait(self._name(error), self._holder(error))
 
     def _attempt(self, stack: ExitStack, read_only: bool) -> duckdb.DuckDBPyConnection:
