@@ -118,7 +118,11 @@ def native_rows_figures(side: Side, columns: Sequence[ComparedColumn]) -> RowsFi
     Only for two sides that this very DuckDB computes, see `sides.alike`: its hash is not that of other
     versions.
     """
-    values_sql = [f"{side.value_sql(column)} AS value_{n}" for n, column in enumerate(columns)]
+    # Who made the table may have given it wider types, and a number's hash is that of its type.
+    values_sql = [
+        f"CAST({side.value_sql(column)} AS {column.held.holding.sql_type}) AS value_{n}"
+        for n, column in enumerate(columns)
+    ]
     names_sql = [f"value_{n}" for n in range(len(columns))]
     hash_sql = f"hash({', '.join(names_sql)})"
     counts_sql = [f"COUNT({name_sql})" for name_sql in names_sql]

@@ -22,7 +22,9 @@ from dwh_assets.warehouses.patience import Patience
 
 ConnectionFactory = Callable[[], AbstractContextManager[duckdb.DuckDBPyConnection]]
 
-_LOCKED = re.compile(r"Could not set lock on file|being used by another process|already open|already attached")
+_LOCKED = re.compile(
+    r"Could not set lock on file|being used by another process|already open|already attached"
+)
 _FILE = re.compile(r'file "(?P<file>[^"]+)"')
 _HOLDER = re.compile(r"(?P<program>[^\s/\\]+) \(PID (?P<pid>\d+)\)")
 
