@@ -119,10 +119,8 @@ def native_rows_figures(side: Side, columns: Sequence[ComparedColumn]) -> RowsFi
     versions.
     """
     # Who made the table may have given it wider types, and a number's hash is that of its type.
-    values_sql = [
-        f"CAST({side.value_sql(column)} AS {column.held.holding.sql_type}) AS value_{n}"
-        for n, column in enumerate(columns)
-    ]
+    casts_sql = [f"CAST({side.value_sql(c)} AS {c.held.holding.sql_type})" for c in columns]
+    values_sql = [f"{cast_sql} AS value_{n}" for n, cast_sql in enumerate(casts_sql)]
     names_sql = [f"value_{n}" for n in range(len(columns))]
     hash_sql = f"hash({', '.join(names_sql)})"
     counts_sql = [f"COUNT({name_sql})" for name_sql in names_sql]
